@@ -1,0 +1,1 @@
+"""Statistics that turn scores into claims: intervals, paired comparisons, gates."""
