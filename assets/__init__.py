@@ -1,0 +1,1 @@
+"""What exists: every asset of the lineage, one module a part of the syllabus."""

@@ -1,0 +1,144 @@
+"""The machine: what it is, how many threads to use, what a computation costs, and who holds a device."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import re
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from curriculum.errors import UserError
+
+_STATUS = Path("/proc/self/status")
+
+
+class ComputeSettings(BaseModel):
+    """How to compute. ``memory_cap_gb`` (GiB) bounds resident memory on a CPU and allocated memory on a GPU."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|auto)$")
+    precision: str = Field("float32", pattern="^(float32|bfloat16|float16)$")
+    threads: int = Field(0, ge=0, description="0: one a core")
+    memory_cap_gb: float = Field(6.0, gt=0)
+    engine: str = Field("local", pattern="^(local|ray)$")
+
+
+@dataclass
+class Cost:
+    """What a computation took: seconds, and the peak memory of this process in bytes."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    started_at: str = ""
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process since :func:`reset_peak` (Linux), or since it started (elsewhere)."""
+    if _STATUS.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+        if found:
+            return int(found.group(1)) * 1024
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak() -> bool:
+    """Make the peak meter start again from the present; False where the kernel cannot (the peak is then the process's)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def metered() -> Iterator[Cost]:
+    """Measure the block: wall and CPU seconds (children included) and peak resident memory."""
+    from datetime import UTC, datetime
+
+    cost = Cost(started_at=datetime.now(UTC).isoformat(timespec="seconds"))
+    reset_peak()
+    wall, times = time.perf_counter(), os.times()
+    try:
+        yield cost
+    finally:
+        now = os.times()
+        cost.wall_seconds = time.perf_counter() - wall
+        cost.cpu_seconds = sum(now[:4]) - sum(times[:4])
+        cost.peak_memory_bytes = peak_resident_bytes()
+
+
+def describe_hardware(device: str) -> str:
+    """Processor model and core count, and the GPU's name when ``device`` is one."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        model = found.group(1) if found else model
+    text = f"{model}, {os.cpu_count()} cores"
+    if device.startswith("cuda"):
+        import torch
+
+        text += f", {torch.cuda.get_device_name(device)}"
+    return text
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` becomes ``cuda`` where there is one, else ``cpu``; a named device that is absent is a UserError."""
+    if device == "cpu":
+        return device
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if not available:
+        raise UserError(f"compute.device is '{device}' but no CUDA device is visible; set compute.device: cpu (or auto)")
+    return device
+
+
+@contextlib.contextmanager
+def device_lease(device: str, folder: Path) -> Iterator[None]:
+    """Hold ``device`` alone among the processes of this machine: a file lock, which the kernel drops when the holder dies.
+
+    A pool in the orchestrator only schedules; this is what excludes. A CPU is shared, so its lease is free.
+    """
+    if device == "cpu":
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{device.replace(':', '-')}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def use_threads(threads: int) -> int:
+    """Set torch's intra-op threads; returns the number in use."""
+    import torch
+
+    wanted = threads or os.cpu_count() or 1
+    torch.set_num_threads(wanted)
+    return wanted
+
+
+def matmul_peak_flops(seconds: float = 0.5, size: int = 1024) -> float:
+    """Measured fp32 matmul throughput of this process in FLOP/s: the roof other figures are shares of."""
+    import torch
+
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    torch.mm(a, b)
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        torch.mm(a, b)
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best

