@@ -10,7 +10,7 @@ import re
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,14 +32,23 @@ class ComputeSettings(BaseModel):
     engine: str = Field("local", pattern="^(local|ray)$")
 
 
-@dataclass
 class Cost:
-    """What a computation took: seconds, and the peak memory of this process in bytes."""
+    """What a computation takes: seconds, and the peak resident memory of this process in bytes. Runs until :meth:`stop`."""
 
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    started_at: str = ""
+    def __init__(self) -> None:
+        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self.wall_seconds = self.cpu_seconds = 0.0
+        self.peak_memory_bytes = 0
+        reset_peak()
+        self._wall, self._times = time.perf_counter(), os.times()
+
+    def stop(self) -> Cost:
+        """Read the meters; children's CPU seconds are included. Calling it again reads them again."""
+        now = os.times()
+        self.wall_seconds = time.perf_counter() - self._wall
+        self.cpu_seconds = sum(now[:4]) - sum(self._times[:4])
+        self.peak_memory_bytes = peak_resident_bytes()
+        return self
 
 
 def peak_resident_bytes() -> int:
@@ -59,23 +68,6 @@ def reset_peak() -> bool:
     except OSError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def metered() -> Iterator[Cost]:
-    """Measure the block: wall and CPU seconds (children included) and peak resident memory."""
-    from datetime import UTC, datetime
-
-    cost = Cost(started_at=datetime.now(UTC).isoformat(timespec="seconds"))
-    reset_peak()
-    wall, times = time.perf_counter(), os.times()
-    try:
-        yield cost
-    finally:
-        now = os.times()
-        cost.wall_seconds = time.perf_counter() - wall
-        cost.cpu_seconds = sum(now[:4]) - sum(times[:4])
-        cost.peak_memory_bytes = peak_resident_bytes()
 
 
 def describe_hardware(device: str) -> str:

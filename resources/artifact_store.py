@@ -1,9 +1,7 @@
 """ArtifactStore and its IO manager: values stored by their type, reused by what made them."""
 
-from __future__ import annotations
-
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import dagster as dg
 from curriculum.artifacts import DirectoryArtifact, IndexArtifact, ModelArtifact
 from curriculum.errors import UserError
 from curriculum.results import StudyResult
-from curriculum.storage import ArtifactStore, Manifest
+from curriculum.storage import ArtifactStore, Manifest, digest_of
 
 _DIRECTORY_KINDS = {"model": ModelArtifact, "index": IndexArtifact, "directory": DirectoryArtifact}
 _INLINE_PLOT_BYTES = 50_000  # larger ones stay in the artifact: the event log would grow by their size every run
@@ -30,20 +28,11 @@ class Artifacts(dg.ConfigurableResource):
 
 
 @dataclass(frozen=True)
-class Produced:
-    """A value on its way to the store, in ``staged``, with the manifest it will get."""
-
-    value: Any
-    staged: Path
-    manifest: Manifest
-    extra_metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reused:
-    """A version found by its key: nothing is written."""
+class Stored:
+    """A version that is already in the store: made just now, or found by what makes it (``reused``)."""
 
     manifest: Manifest
+    reused: bool = False
 
 
 def kind_of(value: Any) -> str:
@@ -129,18 +118,20 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     artifacts: dg.ResourceDependency[Artifacts]
 
-    def handle_output(self, context: dg.OutputContext, obj: Produced | Reused | None) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         store = self.artifacts.store()
-        if isinstance(obj, Reused):
-            manifest = obj.manifest
-            store.point(manifest)
-        elif isinstance(obj, Produced):
-            write_value(obj.value, obj.staged)
-            manifest = store.publish(obj.staged, obj.manifest)
-        else:
-            raise UserError(f"asset '{context.asset_key.to_user_string()}' was not made by lineage_asset")
-        shown = metadata_of(manifest, store.path(manifest))
-        context.add_output_metadata({**shown, "reused": isinstance(obj, Reused)})
+        stored = obj if isinstance(obj, Stored) else self._store(store, context, obj)
+        store.point(stored.manifest)
+        shown = metadata_of(stored.manifest, store.path(stored.manifest))
+        context.add_output_metadata({**shown, "reused": stored.reused})
+
+    @staticmethod
+    def _store(store: ArtifactStore, context: dg.OutputContext, value: Any) -> Stored:
+        """Publish a plain value (an asset that was not made by ``lineage_asset``): a new version every run."""
+        asset, key = context.asset_key.path[-1], digest_of([context.asset_key.path[-1], context.run_id])[:16]
+        with store.staging(asset) as staged:
+            write_value(value, staged)
+            return Stored(store.publish(staged, Manifest(asset=asset, version=key, key=key, kind=kind_of(value))))
 
     def load_input(self, context: dg.InputContext) -> Any:
         store, asset = self.artifacts.store(), context.asset_key.path[-1]

@@ -1,7 +1,5 @@
 """Compute: the device, its precision, threads, memory cap, meter and lease."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from curriculum.errors import UserError
-from curriculum.hardware import ComputeSettings, Cost, describe_hardware, device_lease, metered, resolve_device, use_threads
+from curriculum.hardware import ComputeSettings, Cost, describe_hardware, device_lease, resolve_device, use_threads
 
 
 class Compute(dg.ConfigurableResource):
@@ -23,7 +21,7 @@ class Compute(dg.ConfigurableResource):
     lease_folder: str
 
     @classmethod
-    def of(cls, settings: ComputeSettings, lease_folder: Path) -> Compute:
+    def of(cls, settings: ComputeSettings, lease_folder: Path) -> "Compute":
         return cls(**settings.model_dump(), lease_folder=str(lease_folder))
 
     @contextlib.contextmanager
@@ -34,10 +32,11 @@ class Compute(dg.ConfigurableResource):
             UserError: the block's peak resident memory was above ``memory_cap_gb``.
         """
         device = resolve_device(self.device)
-        with device_lease(device, Path(self.lease_folder)), metered() as cost:
+        with device_lease(device, Path(self.lease_folder)):
             use_threads(self.threads)
+            cost = Cost()
             yield cost
-        peak = cost.peak_memory_bytes / 2**30
+        peak = cost.stop().peak_memory_bytes / 2**30
         if device == "cpu" and peak > self.memory_cap_gb:
             raise UserError(
                 f"peak memory {peak:.1f} GiB is above compute.memory_cap_gb={self.memory_cap_gb}; "

@@ -1,7 +1,5 @@
 """DatasetStore: data sources as local files or folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """ModelStore: model sources as local folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

@@ -1,0 +1,48 @@
+"""The resources of a profile, wired together: used by the definitions and by tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from resources.artifact_store import ArtifactIOManager, Artifacts
+from resources.compute import Compute
+from resources.dataset_store import DatasetStore
+from resources.generator import GeneratorResource
+from resources.journal import Journal
+from resources.model_store import ModelStore
+from resources.settings import Settings
+
+_PROJECT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """Where this installation keeps its state: ``CURRICULUM_HOME``, or ``.curriculum`` beside the code."""
+    return Path(os.environ.get("CURRICULUM_HOME") or _PROJECT / ".curriculum").absolute()
+
+
+def build_resources(
+    profile: str, folder: Path, *, overrides: dict[str, Any] | None = None, fresh: bool = False, journal: bool = True
+) -> dict[str, Any]:
+    """Every resource under its key. ``folder`` holds artifacts (one subfolder a profile), caches, locks and the journal."""
+    settings = Settings(profile=profile, overrides=overrides or {})
+    value = settings.value
+    local = folder / "artifacts" / value.name
+    artifacts = Artifacts(root=os.environ.get("CURRICULUM_ARTIFACTS") or str(local), local=str(local), fresh=fresh)
+    compute = Compute.of(value.compute, folder / "locks")
+    models = ModelStore(cache=str(folder / "models"))
+    return {
+        "settings": settings,
+        "compute": compute,
+        "models": models,
+        "datasets": DatasetStore(),
+        "artifacts": artifacts,
+        "io_manager": ArtifactIOManager(artifacts=artifacts),
+        "journal": Journal(uri=_journal_uri(folder) if journal else "", artifacts=str(folder / "journal")),
+        "generator": GeneratorResource(settings=settings, models=models, compute=compute),
+    }
+
+
+def _journal_uri(folder: Path) -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'journal.db'}"
