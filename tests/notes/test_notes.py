@@ -1,0 +1,149 @@
+"""The study notes are documentation, corpus and test set at once; these checks hold what the other parts rely on."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTES = ROOT / "notes"
+NOTE_IDS = sorted(path.stem for path in NOTES.glob("*.md") if path.stem != "README")
+QUESTION_KINDS = {"answerable": 8, "unanswerable": 2, "false_premise": 1, "russian": 1}
+CLAIM_KINDS = {"swapped-number", "neighbouring-fact", "over-generalisation", "negation"}
+DIFFICULTIES = {"easy", "medium", "hard"}
+SPLITS = {"train", "dev", "test"}
+MARKUP = re.compile(r"[`*|\[\]]")
+
+
+def read_yaml(name: str):
+    return yaml.safe_load((NOTES / name).read_text(encoding="utf-8"))
+
+
+def read_note(note_id: str) -> tuple[dict, str]:
+    """The front matter and the body of a note."""
+    opening, front, body = (NOTES / f"{note_id}.md").read_text(encoding="utf-8").split("---\n", 2)
+    assert opening == "", f"{note_id}: a note opens with its front matter"
+    return yaml.safe_load(front), body
+
+
+def normalise(text: str) -> str:
+    """A question without case, punctuation and spacing, to see whether two are the same."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+
+
+@pytest.fixture(scope="module")
+def syllabus() -> dict[str, dict]:
+    parts = yaml.safe_load((ROOT / "syllabus.yaml").read_text(encoding="utf-8"))["parts"]
+    return {topic["id"]: {**topic, "part": part["id"]} for part in parts for topic in part["topics"]}
+
+
+@pytest.fixture(scope="module")
+def notes() -> dict[str, tuple[dict, str]]:
+    return {note_id: read_note(note_id) for note_id in NOTE_IDS}
+
+
+@pytest.fixture(scope="module")
+def questions() -> dict[str, list[dict]]:
+    return {note_id: read_yaml(f"{note_id}.questions.yaml") for note_id in NOTE_IDS}
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, str]:
+    return read_yaml("splits.yaml")
+
+
+def test_the_first_twelve_notes_are_there(notes):
+    assert len(notes) >= 12
+
+
+@pytest.mark.parametrize("note_id", NOTE_IDS)
+class TestNote:
+    def test_front_matter_agrees_with_the_syllabus(self, note_id, notes, syllabus):
+        front, _ = notes[note_id]
+        assert set(front) == {"id", "title", "part", "links", "prerequisites", "assets"}
+        assert front["id"] == note_id
+        assert front["title"] == syllabus[note_id]["title"]
+        assert front["part"] == syllabus[note_id]["part"]
+        assert front["links"] == syllabus[note_id]["links"]
+        assert front["assets"]
+
+    def test_prerequisites_are_topics(self, note_id, notes, syllabus):
+        prerequisites = notes[note_id][0]["prerequisites"]
+        assert set(prerequisites) <= set(syllabus)
+        assert note_id not in prerequisites
+
+    def test_links_parse(self, note_id, notes):
+        for link in notes[note_id][0]["links"]:
+            address = urlsplit(link)
+            assert address.scheme in {"http", "https"} and "." in address.netloc, link
+
+    def test_assets_are_named_in_the_text(self, note_id, notes):
+        front, body = notes[note_id]
+        assert [name for name in front["assets"] if f"`{name}`" not in body] == []
+
+    def test_length(self, note_id, notes):
+        words = len(notes[note_id][1].split())
+        assert 400 <= words <= 900, words
+
+    def test_sections(self, note_id, notes):
+        headings = re.findall(r"^## (.+)$", notes[note_id][1], flags=re.MULTILINE)
+        assert headings[0] == "The idea" and headings[-1] == "Exercises"
+        assert {"When it fails", "How this project measures it"} <= set(headings)
+
+    def test_questions_have_the_agreed_kinds(self, note_id, questions):
+        assert Counter(question["kind"] for question in questions[note_id]) == QUESTION_KINDS
+        for question in questions[note_id]:
+            assert set(question) == {"id", "question", "phrasings", "kind", "difficulty", "answers"}, question["id"]
+            assert question["id"].startswith(f"{note_id}-")
+            assert question["difficulty"] in DIFFICULTIES
+            assert len(question["phrasings"]) >= (2 if question["kind"] == "answerable" else 1), question["id"]
+            is_cyrillic = bool(re.search("[а-яА-Я]", question["question"]))
+            assert is_cyrillic == (question["kind"] == "russian"), question["id"]
+
+    def test_every_answer_is_one_place_of_the_note(self, note_id, notes, questions):
+        _, body = notes[note_id]
+        for question in questions[note_id]:
+            assert bool(question["answers"]) == (question["kind"] in {"answerable", "russian"}), question["id"]
+            places = [body.find(answer) for answer in question["answers"]]
+            assert -1 not in places, f"{question['id']}: {question['answers']} is not in the note"
+            # The first, fullest answer fixes the place; a shorter variant must lie inside it.
+            for answer in question["answers"][:1]:
+                edges = rf"(?<!\w){re.escape(answer)}(?!\w)"
+                assert len(re.findall(edges, body)) == body.count(answer) == 1, f"{question['id']}: {answer!r} is ambiguous"
+            for answer in question["answers"]:
+                assert "\n" not in answer and not MARKUP.search(answer), f"{question['id']}: {answer!r}"
+                assert answer in question["answers"][0] or body.count(answer) == 1, f"{question['id']}: {answer!r}"
+
+    def test_no_question_copies_a_sentence(self, note_id, notes, questions):
+        words = normalise(notes[note_id][1])
+        for question in questions[note_id]:
+            for text in [question["question"], *question["phrasings"]]:
+                tokens = normalise(text).split()
+                runs = (" ".join(tokens[i : i + 7]) for i in range(len(tokens) - 6))
+                assert [run for run in runs if run in words] == [], question["id"]
+
+
+def test_no_two_questions_are_the_same(questions):
+    texts = Counter(
+        normalise(text)
+        for of_note in questions.values()
+        for question in of_note
+        for text in [question["question"], *question["phrasings"]]
+    )
+    assert [text for text, count in texts.items() if count > 1] == []
+
+
+def test_question_ids_are_unique(questions):
+    ids = [question["id"] for of_note in questions.values() for question in of_note]
+    assert len(ids) == len(set(ids))
+
+
+def test_splits_cover_every_note_once(splits, notes):
+    assert set(splits) == set(notes)
+    assert set(splits.values()) == SPLITS
