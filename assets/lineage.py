@@ -109,7 +109,7 @@ def _materialise(
     resources, asset = context.resources, context.asset_key.path[-1]
     store, profile = resources.artifacts.store(), resources.settings.value
     inputs = {name: _input_digest(store, name) for name in values}
-    sections_json = {name: getattr(profile, name).model_dump(mode="json") for name in sections}
+    sections_json = {name: _plain(getattr(profile, name)) for name in sections}
     key = digest_of([asset, version, sections_json, profile.seed, profile.compute.precision, inputs])[:24]
     reused = None if resources.artifacts.fresh else store.find(asset, key)
     if reused is not None:
@@ -180,3 +180,12 @@ def _record(cost: Cost, profile: Any, version: str, resources: Any) -> RunRecord
         peak_memory_bytes=cost.peak_memory_bytes,
         started_at=cost.started_at,
     )
+
+
+def _plain(section: Any) -> Any:
+    """A profile section as JSON-able data, whatever mixture of models, lists and dicts it is."""
+    if hasattr(section, "model_dump"):
+        return section.model_dump(mode="json")
+    if isinstance(section, dict):
+        return {key: _plain(value) for key, value in section.items()}
+    return [_plain(value) for value in section] if isinstance(section, list | tuple) else section

@@ -12,21 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from curriculum.errors import UserError
 from curriculum.hardware import ComputeSettings
+from curriculum.syllabus import Bar
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
-
-
-class Floor(BaseModel):
-    """A bar on one metric of one asset: ``min`` or ``max``. A floor on a stand-in is never a milestone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    asset: str
-    metric: str
-    min: float | None = None
-    max: float | None = None
-    blocking: bool = True
-    milestone: str = ""
 
 
 class MilestoneSource(BaseModel):
@@ -62,7 +50,7 @@ class _Base(BaseModel):
     seed: int = 0
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
     milestones: dict[str, MilestoneSource] = Field(default_factory=dict)
-    floors: list[Floor] = Field(default_factory=list)
+    floors: list[Bar] = Field(default_factory=list)
 
 
 def _section(path: str) -> Any:

@@ -1,0 +1,106 @@
+"""The command line: run the lineage, hold the gate, render the report card. The orchestrator is started as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from curriculum.errors import UserError
+
+PROJECT = Path(__file__).resolve().parent.parent
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+ProfileOption = Annotated[str, typer.Option(envvar="CURRICULUM_PROFILE", help="starter, workstation, cluster, or a YAML file")]
+
+
+def home() -> Path:
+    """Where this installation keeps its state: ``CURRICULUM_HOME``, or ``.curriculum`` beside the code."""
+    return Path(os.environ.get("CURRICULUM_HOME") or PROJECT / ".curriculum").absolute()
+
+
+def _environment(profile: str, fresh: bool) -> dict[str, str]:
+    """The orchestrator's environment; its home gets a link to the project's dagster.yaml, the only place it is read from."""
+    dagster_home = home() / "dagster"
+    dagster_home.mkdir(parents=True, exist_ok=True)
+    link = dagster_home / "dagster.yaml"
+    if not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(PROJECT / "dagster.yaml")
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "RAGAS_DO_NOT_TRACK": "true", "PYTHONWARNINGS": "ignore"}
+    return {
+        **quiet,
+        **os.environ,
+        "DAGSTER_HOME": str(dagster_home),
+        "CURRICULUM_PROFILE": profile,
+        "CURRICULUM_FRESH": "1" if fresh else "0",
+        "PYTHONPATH": str(PROJECT),
+    }
+
+
+def _store(profile: Any) -> Any:
+    from curriculum.storage import ArtifactStore
+
+    local = home() / "artifacts" / profile.name
+    return ArtifactStore(os.environ.get("CURRICULUM_ARTIFACTS") or str(local), local)
+
+
+def _close(profile_name: str, run_succeeded: bool) -> int:
+    """Print the closing table, render the card from what the store holds, and return the gate's exit code."""
+    from curriculum.evaluation.gate import exit_code, milestone_rows
+    from curriculum.profile import load_profile
+    from curriculum.report.card import judgements, write_card
+    from curriculum.report.table import print_tables
+    from curriculum.syllabus import load_syllabus
+
+    syllabus, profile = load_syllabus(), load_profile(profile_name)
+    store = _store(profile)
+    held = judgements(syllabus, profile, store)
+    card = write_card(syllabus, profile, store, home() / f"report_card_{profile.name}.html")
+    code = exit_code(list(held.values()), run_succeeded)
+    print_tables(milestone_rows(syllabus, profile, store), held, card, code)
+    return code
+
+
+@app.command()
+def run(
+    profile: ProfileOption = "starter",
+    job: Annotated[str, typer.Option(help="lineage (everything) or a group: corpora, foundations, search, ...")] = "lineage",
+    fresh: Annotated[bool, typer.Option(help="compute everything again instead of reusing what nothing changed")] = False,
+) -> None:
+    """Materialise the lineage, then print the milestones and exit with the gate's code."""
+    from curriculum.profile import load_profile
+
+    load_profile(profile)  # a wrong profile is one sentence here, before the orchestrator starts
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "pipelines.definitions", "-j", job]
+    finished = subprocess.run(command, cwd=PROJECT, env=_environment(profile, fresh), check=False)
+    raise typer.Exit(_close(profile, finished.returncode == 0))
+
+
+@app.command()
+def gate(profile: ProfileOption = "starter") -> None:
+    """Hold every bar against the stored results: exit 0 all well, 1 a bar failed, 2 a result is missing."""
+    raise typer.Exit(_close(profile, run_succeeded=True))
+
+
+@app.command()
+def ui(profile: ProfileOption = "starter", port: int = 3000, host: str = "127.0.0.1") -> None:
+    """Open the Dagster UI and its daemon on the same instance."""
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions", "-p", str(port), "-h", host]
+    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=_environment(profile, fresh=False), check=False).returncode)
+
+
+def main() -> None:
+    """Entry point: an error meant for the user is one line, not a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

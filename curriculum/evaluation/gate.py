@@ -1,0 +1,138 @@
+"""Bars held against results: the one place that decides what passes. Missing, NaN and infinite values fail."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from curriculum.artifacts import DirectoryArtifact
+from curriculum.results import StudyResult
+from curriculum.storage import ArtifactStore
+from curriculum.syllabus import Bar, Milestone, Syllabus
+
+
+class Verdict(StrEnum):
+    """What a bar says of a result."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One bar, the value found, and the verdict with its reason."""
+
+    bar: Bar
+    value: float | None
+    verdict: Verdict
+    reason: str
+    low: float | None = None
+    high: float | None = None
+
+
+def judge(bar: Bar, value: Any, low: float | None = None, high: float | None = None) -> Judgement:
+    """Hold ``value`` against ``bar``: only a finite number inside the bounds passes."""
+    name = f"{bar.asset}.{bar.metric}"
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return Judgement(bar, None, Verdict.MISSING, f"{name} is missing; the bar is {bar.text()}")
+    number = float(value)
+    if not math.isfinite(number):
+        return Judgement(bar, number, Verdict.FAILED, f"{name} is {number}, which no bar accepts ({bar.text()})")
+    passed = (bar.min is None or number >= bar.min) and (bar.max is None or number <= bar.max)
+    relation = "meets" if passed else "misses"
+    verdict = Verdict.PASSED if passed else Verdict.FAILED
+    return Judgement(bar, number, verdict, f"{name} = {number:.6g} {relation} {bar.text()}", low, high)
+
+
+def judge_value(bar: Bar, value: Any) -> Judgement:
+    """Hold a stored value against ``bar``: a metric of a study, or a fact of a model or index."""
+    if isinstance(value, StudyResult):
+        metric = value.metric(bar.metric)
+        return judge(bar, None) if metric is None else judge(bar, metric.value, metric.low, metric.high)
+    if isinstance(value, DirectoryArtifact):
+        return judge(bar, value.facts.get(bar.metric))
+    return judge(bar, None)
+
+
+def judge_stored(bar: Bar, store: ArtifactStore) -> Judgement:
+    """Hold the latest version of the bar's asset in ``store`` against it; an asset never made is missing."""
+    manifest = store.manifest(bar.asset)
+    if manifest is None:
+        return judge(bar, None)
+    if manifest.kind == "result":
+        return judge_value(bar, StudyResult.load(store.path(manifest)))
+    return judge(bar, manifest.facts.get(bar.metric))
+
+
+def active_bars(syllabus: Syllabus, profile: Any) -> dict[str, Bar]:
+    """Every bar in force under a profile, by check name.
+
+    A milestone's own bars count only where the profile runs its reference task; elsewhere the profile's floors do, under
+    another name: a stand-in never passes a milestone.
+    """
+    bars: dict[str, Bar] = {}
+    for claim in syllabus.claims:
+        bars[f"claim_{check_suffix(claim)}"] = claim
+    for milestone in syllabus.roadmap:
+        if is_reference(milestone, profile):
+            for bar in milestone.bars:
+                named = bar.model_copy(update={"milestone": milestone.milestone})
+                bars[f"milestone_{milestone.milestone}_{check_suffix(bar)}"] = named
+    for floor in profile.floors:
+        bars[f"floor_{check_suffix(floor)}"] = floor
+    return bars
+
+
+def check_suffix(bar: Bar) -> str:
+    """The metric's name as a check name may hold it."""
+    return bar.metric.replace("@", "_at_").replace("-", "_")
+
+
+def is_reference(milestone: Milestone, profile: Any) -> bool:
+    """Whether the profile runs this milestone on its reference task."""
+    source = profile.milestones.get(milestone.milestone)
+    return source is not None and source.kind == "reference"
+
+
+@dataclass(frozen=True)
+class MilestoneRow:
+    """One line of the closing table."""
+
+    weeks: str
+    title: str
+    reference_task: str
+    reference: str
+    measured_on: str
+    values: list[Judgement]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.values) and all(j.verdict is Verdict.PASSED for j in self.values)
+
+
+def milestone_rows(syllabus: Syllabus, profile: Any, store: ArtifactStore) -> list[MilestoneRow]:
+    """For each milestone: its status on the reference task (met, not met, not run) and the stand-in's values and floors."""
+    rows = []
+    for milestone in syllabus.roadmap:
+        if is_reference(milestone, profile):
+            values = [judge_stored(bar, store) for bar in milestone.bars]
+            met = all(j.verdict is Verdict.PASSED for j in values)
+            status = "met" if met else "not run" if all(j.verdict is Verdict.MISSING for j in values) else "not met"
+        else:
+            values = [judge_stored(bar, store) for bar in profile.floors if bar.milestone == milestone.milestone]
+            status = "not run"
+        source = profile.milestones.get(milestone.milestone)
+        measured_on = source.measured_on if source else ""
+        rows.append(MilestoneRow(milestone.weeks, milestone.title, milestone.reference, status, measured_on, values))
+    return rows
+
+
+def exit_code(judgements: list[Judgement], run_succeeded: bool = True) -> int:
+    """1: a blocking bar failed. 2: none failed, but the run broke or left a bar without a value. 0: all is well."""
+    blocking = [j.verdict for j in judgements if j.bar.blocking]
+    if Verdict.FAILED in blocking:
+        return 1
+    return 0 if run_succeeded and Verdict.MISSING not in blocking else 2

@@ -1,0 +1,1 @@
+"""The report card: what the last run measured, on one self-contained page."""

@@ -1,0 +1,102 @@
+"""The syllabus as typed data: topics, milestones with their bars, and the claims that hold under every profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PATH = Path(__file__).resolve().parent.parent / "syllabus.yaml"
+
+
+class Bar(BaseModel):
+    """A bound on one metric of one asset, from below, from above, or both. ``blocking`` stops what is downstream."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    asset: str
+    metric: str
+    min: float | None = None
+    max: float | None = None
+    blocking: bool = True
+    topic: str = ""
+    milestone: str = ""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Bar:
+        if self.min is None and self.max is None:
+            raise ValueError(f"the bar on {self.asset}.{self.metric} has neither min nor max")
+        return self
+
+    def text(self) -> str:
+        """The bound as people write it."""
+        low = f">= {self.min:g}" if self.min is not None else ""
+        high = f"<= {self.max:g}" if self.max is not None else ""
+        return " and ".join(filter(None, (low, high)))
+
+
+class Topic(BaseModel):
+    """A topic of the plan and what its asset must show."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    title: str
+    shows: str
+    links: list[str] = Field(default_factory=list)
+    about: str = ""
+
+
+class Part(BaseModel):
+    """A part of the plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    title: str
+    goal: str
+    topics: list[Topic]
+
+
+class Milestone(BaseModel):
+    """A milestone of the twelve weeks: its reference task, and its bars there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weeks: str
+    milestone: str
+    topics: list[str]
+    title: str
+    reference: str
+    bars: list[Bar]
+
+
+class Syllabus(BaseModel):
+    """The whole plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parts: list[Part]
+    roadmap: list[Milestone]
+    claims: list[Bar]
+    alongside: list[Any] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _topics_resolve(self) -> Syllabus:
+        known = self.topics()
+        named = [t for m in self.roadmap for t in m.topics] + [c.topic for c in self.claims]
+        unknown = sorted({t for t in named if t not in known})
+        if unknown:
+            raise ValueError(f"the roadmap or the claims name unknown topics: {', '.join(unknown)}")
+        return self
+
+    def topics(self) -> dict[str, Topic]:
+        """Every topic by its id."""
+        return {topic.id: topic for part in self.parts for topic in part.topics}
+
+
+def load_syllabus(path: Path = PATH) -> Syllabus:
+    """Read and validate ``syllabus.yaml``."""
+    return Syllabus.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -1,0 +1,128 @@
+"""Checks and promotion: every bar becomes one asset check, and a candidate is promoted only past its gate."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+
+from assets.lineage import OWNERS, RESOURCES
+from curriculum.errors import UserError
+from curriculum.evaluation.gate import Judgement, Verdict, active_bars, judge_stored
+from curriculum.syllabus import Bar, Syllabus
+from resources.artifact_store import Stored
+
+
+def bar_check(name: str, bar: Bar) -> dg.AssetChecksDefinition:
+    """One check that holds the latest version of ``bar.asset`` against ``bar``."""
+    severity = dg.AssetCheckSeverity.ERROR if bar.blocking else dg.AssetCheckSeverity.WARN
+
+    @dg.asset_check(
+        asset=dg.AssetKey(bar.asset),
+        name=name,
+        description=f"{bar.metric} {bar.text()}" + ("" if bar.blocking else " (warns, does not block)"),
+        blocking=bar.blocking,
+        required_resource_keys={"artifacts"},
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        found = judge_stored(bar, context.resources.artifacts.store())
+        return dg.AssetCheckResult(
+            passed=found.verdict is Verdict.PASSED, severity=severity, description=found.reason, metadata=_metadata(found)
+        )
+
+    return check
+
+
+def _metadata(found: Judgement) -> dict[str, Any]:
+    numbers = {"value": found.value, "low": found.low, "high": found.high, "min": found.bar.min, "max": found.bar.max}
+    return {name: float(number) for name, number in numbers.items() if number is not None}
+
+
+def table_check(asset: str, id_column: str) -> dg.AssetChecksDefinition:
+    """A data check: the table has rows, and no two share an id."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey(asset),
+        name="rows_and_unique_ids",
+        description=f"has rows, and {id_column} is unique",
+        blocking=True,
+        required_resource_keys={"artifacts"},
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        import pandas as pd
+
+        store = context.resources.artifacts.store()
+        manifest = store.manifest(asset)
+        if manifest is None:
+            return dg.AssetCheckResult(passed=False, description=f"'{asset}' has never been materialised")
+        ids = pd.read_parquet(store.path(manifest) / "table.parquet", columns=[id_column])[id_column]
+        twice = sorted(map(str, ids[ids.duplicated()].unique()))
+        text = f"{len(ids)} rows, {len(twice)} ids twice" + (f" ({', '.join(twice[:5])})" if twice else "")
+        return dg.AssetCheckResult(
+            passed=len(ids) > 0 and not twice, description=text, metadata={"rows": len(ids), "ids_twice": len(twice)}
+        )
+
+    return check
+
+
+def bar_checks(syllabus: Syllabus, profile: Any) -> list[dg.AssetChecksDefinition]:
+    """The checks of every bar in force under ``profile``."""
+    return [bar_check(name, bar) for name, bar in active_bars(syllabus, profile).items()]
+
+
+def promotion(
+    name: str,
+    *,
+    candidate: str,
+    evidence: str,
+    checks: Iterable[str],
+    group: str,
+    description: str,
+    measured: tuple[str, ...] = (),
+) -> dg.AssetsDefinition:
+    """An asset that points at ``candidate``'s version once the latest ``checks`` on ``evidence`` passed for that version.
+
+    ``measured`` names what the evidence measured, where that is the candidate's parts rather than the candidate itself.
+
+    A failed check does not un-make an asset, and a later run of a downstream asset alone goes ahead; so the gate is read
+    again here, from the instance, and refuses unless it passed on this very candidate.
+    """
+    names = sorted(checks)
+
+    @dg.asset(
+        name=name, group_name=group, description=description, kinds={"gate"}, owners=OWNERS,
+        deps=[dg.AssetKey(candidate), dg.AssetKey(evidence)], required_resource_keys=RESOURCES,
+    )
+    def promote(context: dg.AssetExecutionContext) -> dg.Output:
+        store = context.resources.artifacts.store()
+        made, report = store.manifest(candidate), store.manifest(evidence)
+        if made is None or report is None:
+            raise UserError(f"'{name}' needs '{candidate}' and '{evidence}'; materialise both first")
+        parts = {part: made.inputs.get(part) for part in measured} or {candidate: made.digest}
+        if any(report.inputs.get(part) != digest for part, digest in parts.items()):
+            raise UserError(f"'{name}' refused: the latest '{evidence}' measured another version of '{candidate}'; run it again")
+        _require_passed(context, name, evidence, names)
+        current = store.manifest(name)
+        if current is not None and current.target and current.target["digest"] == made.digest:
+            return dg.Output(Stored(current, reused=True))
+        facts = {**made.facts, "promoted_by": f"{evidence}@{report.version}", "gate": names}
+        return dg.Output(Stored(store.refer(name, made, facts)))
+
+    return promote
+
+
+def _require_passed(context: dg.AssetExecutionContext, name: str, evidence: str, checks: list[str]) -> None:
+    keys = [dg.AssetCheckKey(dg.AssetKey(evidence), check) for check in checks]
+    if not keys:
+        raise UserError(f"'{name}' refused: no gate is defined on '{evidence}'; add a floor for it to the profile")
+    records = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    for key in keys:
+        record = records.get(key)
+        evaluation = record.event.dagster_event.asset_check_evaluation_data if record and record.event else None
+        if evaluation is None or not evaluation.passed:
+            said = (evaluation.description if evaluation else None) or "it has not been evaluated"
+            raise UserError(f"'{name}' refused: the check '{key.name}' on '{evidence}' did not pass ({said})")
+
+
+def blocking_names(syllabus: Syllabus, profile: Any, asset: str) -> list[str]:
+    """The blocking checks in force on ``asset``: a candidate's gate."""
+    return [name for name, bar in active_bars(syllabus, profile).items() if bar.asset == asset and bar.blocking]

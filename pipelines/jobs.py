@@ -1,0 +1,15 @@
+"""Jobs: the whole lineage, and each part of it with everything it needs."""
+
+import dagster as dg
+
+LINEAGE = "lineage"
+GROUPS = ("corpora", "foundations", "finetuning", "prompting", "search", "rag", "analysis")
+
+
+def all_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
+    """``lineage`` materialises every asset; a job named after a group materialises that group alone."""
+    jobs = [dg.define_asset_job(LINEAGE, selection="*", description="Every asset, from corpora to the report card.")]
+    for group in GROUPS:
+        selection = dg.AssetSelection.groups(group)
+        jobs.append(dg.define_asset_job(group, selection=selection, description=f"The assets of group {group}."))
+    return jobs

@@ -1,0 +1,32 @@
+"""What is promoted, and past which gate: candidate -> evidence -> promoted."""
+
+from typing import Any
+
+import dagster as dg
+
+from curriculum.syllabus import Syllabus
+from pipelines.guardrails import blocking_names, promotion
+
+PROMOTIONS = {
+    "promoted_reader": {"candidate": "qa_reader", "evidence": "qa_report", "group": "finetuning"},
+    "promoted_adapter": {"candidate": "qlora_adapter", "evidence": "adapter_report", "group": "finetuning"},
+    "promoted_index": {
+        "candidate": "search_index", "evidence": "hybrid_search_report", "group": "search",
+        "measured": ("bm25_index", "dense_index"),
+    },
+    "promoted_reranker": {"candidate": "reranker", "evidence": "reranker_report", "group": "search"},
+    "promoted_verifier": {"candidate": "support_verifier", "evidence": "verifier_calibration", "group": "rag"},
+}
+
+
+def promotions(syllabus: Syllabus, profile: Any) -> list[dg.AssetsDefinition]:
+    """One promoted asset a candidate, gated by the blocking checks in force on its evidence."""
+    return [
+        promotion(
+            name,
+            checks=blocking_names(syllabus, profile, wiring["evidence"]),
+            description=f"The version of {wiring['candidate']} that passed the gate on {wiring['evidence']}.",
+            **wiring,
+        )
+        for name, wiring in PROMOTIONS.items()
+    ]
