@@ -1,0 +1,47 @@
+# make run: set everything up and materialise the starter lineage. make test: the tests. make ui: the Dagster UI.
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+VENV    := .venv
+BIN     := $(VENV)/bin
+PROFILE ?= starter
+export DAGSTER_HOME := $(CURDIR)/.curriculum/dagster
+export PYTHONPATH   := $(CURDIR)
+
+.PHONY: run test ui gate setup lint readme validate clean
+.DEFAULT_GOAL := run
+
+setup: $(VENV)/.ready
+
+# --no-deps: the lock is complete, and what it leaves out it leaves out on purpose (see its first lines).
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: Python 3.11 is needed, $(PYTHON) is not; install it or run make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --progress-bar on -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup
+	$(BIN)/python -m curriculum.cli run --profile $(PROFILE)
+
+gate: setup
+	$(BIN)/python -m curriculum.cli gate --profile $(PROFILE)
+
+ui: setup
+	$(BIN)/python -m curriculum.cli ui --profile $(PROFILE)
+
+lint: setup
+	$(BIN)/ruff check .
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+# the project's own definitions, by the orchestrator's own validators
+validate: setup
+	$(BIN)/dagster definitions validate
+	cd $(CURDIR) && $(BIN)/dagster definitions validate -m pipelines.definitions
+
+readme: setup
+	$(BIN)/python -m curriculum.cli readme
+
+clean:
+	rm -rf .curriculum .ruff_cache .hypothesis

@@ -1,0 +1,74 @@
+"""The gate: what passes a bar, and what an exit code means."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curriculum.evaluation.gate import Verdict, active_bars, exit_code, judge, judge_value, milestone_rows
+from curriculum.profile import load_profile
+from curriculum.results import Metric, StudyResult
+from curriculum.storage import ArtifactStore
+from curriculum.syllabus import Bar, load_syllabus
+
+BAR = Bar(asset="qa_report", metric="f1", min=0.8)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_fails(value: float) -> None:
+    assert judge(BAR, value).verdict is Verdict.FAILED
+    assert judge(Bar(asset="a", metric="m", max=1.0), value).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("value", [None, "0.9", True])
+def test_a_value_that_is_not_there_is_missing(value: object) -> None:
+    assert judge(BAR, value).verdict is Verdict.MISSING
+
+
+def test_a_missing_metric_is_missing_and_a_nan_metric_fails() -> None:
+    result = StudyResult(study="qa", metrics=[Metric(name="exact_match", value=0.9)])
+    assert judge_value(BAR, result).verdict is Verdict.MISSING
+    result = StudyResult(study="qa", metrics=[Metric(name="f1", value=math.nan)])
+    assert judge_value(BAR, result).verdict is Verdict.FAILED
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(-1e6, 1e6), st.floats(0, 1e6))
+def test_a_finite_value_passes_exactly_inside_the_bounds(value: float, low: float, width: float) -> None:
+    bar = Bar(asset="a", metric="m", min=low, max=low + width)
+    assert (judge(bar, value).verdict is Verdict.PASSED) == (low <= value <= low + width)
+
+
+def test_exit_codes_tell_regression_from_a_broken_run() -> None:
+    good, bad, none = judge(BAR, 0.9), judge(BAR, 0.1), judge(BAR, None)
+    warned = judge(BAR.model_copy(update={"blocking": False}), 0.1)
+    assert exit_code([good, warned]) == 0
+    assert exit_code([good, bad, none]) == 1
+    assert exit_code([good, none]) == 2
+    assert exit_code([good], run_succeeded=False) == 2
+
+
+def test_a_stand_in_never_passes_a_milestone(tmp_path: Path) -> None:
+    syllabus, profile = load_syllabus(), load_profile("starter")
+    stand_ins = {m for m, source in profile.milestones.items() if source.kind == "stand-in"}
+    assert "reader" in stand_ins and "rag" in stand_ins
+    store = ArtifactStore(str(tmp_path))
+    with store.staging("qa_report") as staged:
+        from curriculum.storage import Manifest
+
+        StudyResult(study="qa", metrics=[Metric(name="f1", value=0.99)]).save(staged)
+        store.publish(staged, Manifest(asset="qa_report", version="v", key="v", kind="result"))
+    row = next(r for r in milestone_rows(syllabus, profile, store) if r.title == "Reader")
+    assert row.reference == "not run" and row.passed
+    assert not [n for n in active_bars(syllabus, profile) if n.startswith("milestone_reader")]
+
+
+def test_a_profile_on_the_reference_task_is_held_to_the_milestone(tmp_path: Path) -> None:
+    syllabus = load_syllabus()
+    profile = load_profile("starter", {"milestones": {"reader": {"kind": "reference", "measured_on": "SQuAD v1"}}})
+    assert active_bars(syllabus, profile)["milestone_reader_f1"].min == 0.8
+    row = next(r for r in milestone_rows(syllabus, profile, ArtifactStore(str(tmp_path))) if r.title == "Reader")
+    assert row.reference == "not run"
