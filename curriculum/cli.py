@@ -93,6 +93,23 @@ def ui(profile: ProfileOption = "starter", port: int = 3000, host: str = "127.0.
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=_environment(profile, fresh=False), check=False).returncode)
 
 
+@app.command()
+def readme(profile: ProfileOption = "starter") -> None:
+    """Record the stored results in results/PROFILE.json and render the README's figures from them."""
+    from curriculum.evaluation.gate import milestone_rows
+    from curriculum.profile import load_profile
+    from curriculum.report.card import judgements, stored_results
+    from curriculum.report.readme import record, refreshed, write_record
+    from curriculum.syllabus import load_syllabus
+
+    syllabus, loaded = load_syllabus(), load_profile(profile)
+    store, page = _store(loaded), PROJECT / "README.md"
+    held = judgements(syllabus, loaded, store)
+    data = record(loaded, milestone_rows(syllabus, loaded, store), held, stored_results(store))
+    write_record(data, PROJECT / "results" / f"{loaded.name}.json")
+    page.write_text(refreshed(page.read_text(encoding="utf-8"), data), encoding="utf-8")
+
+
 def main() -> None:
     """Entry point: an error meant for the user is one line, not a traceback."""
     try:

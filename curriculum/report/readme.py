@@ -1,0 +1,61 @@
+"""The README's figures: rendered from recorded results, so that they cannot drift from what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from curriculum.errors import UserError
+from curriculum.evaluation.gate import Judgement, MilestoneRow
+from curriculum.report.card import row_cells
+from curriculum.results import StudyResult
+
+BEGIN, END = "<!-- figures: written by `make readme` -->", "<!-- end of figures -->"
+
+
+def record(profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], results: dict[str, StudyResult]) -> dict[str, Any]:
+    """What the README shows of a run, as JSON-able data."""
+    runs = [r.run for r in results.values() if r.run]
+    return {
+        "profile": profile.name,
+        "hardware": runs[0].hardware if runs else "",
+        "threads": runs[0].threads if runs else 0,
+        "study_seconds": round(sum(r.wall_seconds for r in runs), 1),
+        "peak_memory_gib": round(max((r.peak_memory_bytes for r in runs), default=0) / 2**30, 2),
+        "milestones": [[*row_cells(row), row.measured_on] for row in rows],
+        "checks": {name: [j.verdict.value, j.value] for name, j in held.items()},
+    }
+
+
+def write_record(data: dict[str, Any], path: Path) -> None:
+    """Keep a record under version control."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def render(data: dict[str, Any]) -> str:
+    """The Markdown between the markers."""
+    passed = sum(verdict == "passed" for verdict, _ in data["checks"].values())
+    lines = [
+        f"Profile `{data['profile']}` on {data['hardware']}, {data['threads']} threads: {passed} of {len(data['checks'])} checks "
+        f"passed, peak memory {data['peak_memory_gib']} GiB.",
+        "",
+        "| weeks, milestone | reference | measured here on | stand-in value | floor | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {m} | {ref} | {on} | {value} | {floor} | {verdict} |" for m, ref, value, floor, verdict, on in data["milestones"]]
+    return "\n".join(lines)
+
+
+def refreshed(readme: str, data: dict[str, Any]) -> str:
+    """``readme`` with its figures replaced by those of ``data``.
+
+    Raises:
+        UserError: the markers are not both there.
+    """
+    before, found_begin, rest = readme.partition(BEGIN)
+    _, found_end, after = rest.partition(END)
+    if not (found_begin and found_end):
+        raise UserError(f"the README has lost its markers; put '{BEGIN}' and '{END}' around its figures")
+    return f"{before}{BEGIN}\n{render(data)}\n{END}{after}"

@@ -1,0 +1,70 @@
+"""The meter, the lease and the device setting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from curriculum.errors import UserError
+from curriculum.hardware import Cost, device_lease, resolve_device
+from resources.compute import Compute
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_meter_sees_the_peak_of_its_own_block_only() -> None:
+    big = bytearray(300 * 2**20)
+    del big
+    cost = Cost()
+    held = bytearray(100 * 2**20)
+    held[::4096] = b"x" * len(held[::4096])
+    first = cost.stop().peak_memory_bytes
+    del held
+    assert first > 100 * 2**20
+    assert Cost().stop().peak_memory_bytes < first
+
+
+def test_going_over_the_memory_cap_is_one_clear_error(tmp_path: Path) -> None:
+    compute = Compute(memory_cap_gb=0.01, lease_folder=str(tmp_path))
+    with pytest.raises(UserError, match=r"above compute\.memory_cap_gb=0\.01; lower the batch"), compute.session():
+        sum(range(10))
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        assert resolve_device("auto") == "cuda"
+        return
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(UserError, match=r"compute\.device is 'cuda' but no CUDA device is visible; set compute\.device: cpu"):
+        resolve_device("cuda")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from curriculum.hardware import device_lease
+with device_lease("cuda:0", Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lease_excludes_another_process_and_ends_with_its_holder(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline().strip() == "held"
+    waiter = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    assert waiter.poll() is None
+    holder.kill()
+    holder.wait()
+    assert waiter.stdout is not None and waiter.stdout.readline().strip() == "held"
+    waiter.kill()
+    waiter.wait()
+    with device_lease("cpu", tmp_path / "never-made"):
+        assert not (tmp_path / "never-made").exists()
