@@ -88,8 +88,10 @@ class TestNote:
         assert [name for name in front["assets"] if f"`{name}`" not in body] == []
 
     def test_length(self, note_id, notes):
-        words = len(notes[note_id][1].split())
-        assert 400 <= words <= 900, words
+        body = notes[note_id][1]
+        prose = re.sub(r"^```.*?^```$", "", body, flags=re.MULTILINE | re.DOTALL)
+        assert 400 <= len(prose.split()) <= 800
+        assert len(body.split()) <= 900
 
     def test_sections(self, note_id, notes):
         headings = re.findall(r"^## (.+)$", notes[note_id][1], flags=re.MULTILINE)
@@ -147,3 +149,47 @@ def test_question_ids_are_unique(questions):
 def test_splits_cover_every_note_once(splits, notes):
     assert set(splits) == set(notes)
     assert set(splits.values()) == SPLITS
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[dict]:
+    return read_yaml("prompt_cases.yaml")
+
+
+class TestPromptCases:
+    def test_counts_by_kind(self, cases):
+        counts = Counter(case["kind"] for case in cases)
+        assert counts["answerable"] >= 36 and counts["unanswerable"] >= 14 and counts["false_premise"] >= 10
+        assert set(counts) == {"answerable", "unanswerable", "false_premise"}
+
+    def test_fields(self, cases, syllabus):
+        fields = {"case_id", "question", "kind", "accepted", "context_note", "hallucination", "part"}
+        parts = {topic["part"] for topic in syllabus.values()} | {"python"}
+        for case in cases:
+            assert set(case) == fields, case["case_id"]
+            assert case["part"] in parts and case["hallucination"] and case["question"].endswith("?"), case["case_id"]
+            assert all(isinstance(answer, str) and answer for answer in case["accepted"]), case["case_id"]
+            assert bool(case["accepted"]) == (case["kind"] != "unanswerable"), case["case_id"]
+
+    def test_context_note_resolves_and_holds_an_accepted_answer(self, cases, notes):
+        for case in cases:
+            if case["kind"] == "unanswerable":
+                assert case["context_note"] == "", case["case_id"]
+            if case["kind"] == "answerable" or case["context_note"]:
+                front, body = notes[case["context_note"]]
+                assert case["part"] == front["part"], case["case_id"]
+            if case["kind"] == "answerable":
+                patterns = [rf"(?<!\w){re.escape(answer.casefold())}(?!\w)" for answer in case["accepted"]]
+                assert any(re.search(pattern, body.casefold()) for pattern in patterns), case["case_id"]
+
+    def test_every_note_is_asked_about(self, cases, notes):
+        assert {case["context_note"] for case in cases if case["kind"] == "answerable"} == set(notes)
+
+    def test_ids_and_questions_are_unique_and_not_the_notes_own(self, cases, questions):
+        assert len({case["case_id"] for case in cases}) == len(cases)
+        asked = [normalise(case["question"]) for case in cases]
+        assert len(set(asked)) == len(asked)
+        of_notes = {
+            normalise(text) for of_note in questions.values() for q in of_note for text in [q["question"], *q["phrasings"]]
+        }
+        assert of_notes.isdisjoint(asked)
