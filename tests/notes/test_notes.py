@@ -193,3 +193,63 @@ class TestPromptCases:
             normalise(text) for of_note in questions.values() for q in of_note for text in [q["question"], *q["phrasings"]]
         }
         assert of_notes.isdisjoint(asked)
+
+
+@pytest.fixture(scope="module")
+def claims() -> list[dict]:
+    return read_yaml("claims.yaml")
+
+
+class TestClaims:
+    def test_counts(self, claims):
+        supported = sum(claim["supported"] for claim in claims)
+        assert len(claims) >= 160 and 0.45 <= supported / len(claims) <= 0.55
+        kinds = Counter(claim["kind"] for claim in claims if not claim["supported"])
+        assert set(kinds) == CLAIM_KINDS and min(kinds.values()) >= 15
+
+    def test_fields(self, claims):
+        fields = {"claim_id", "note_id", "passage", "claim", "supported", "why", "kind", "split"}
+        for claim in claims:
+            assert set(claim) == fields, claim["claim_id"]
+            assert isinstance(claim["supported"], bool) and claim["why"], claim["claim_id"]
+            assert claim["supported"] == (claim["kind"] == "verbatim-paraphrase"), claim["claim_id"]
+
+    def test_passages_are_quoted_from_one_paragraph(self, claims, notes):
+        for claim in claims:
+            assert claim["passage"] in notes[claim["note_id"]][1], claim["claim_id"]
+            assert "\n" not in claim["passage"], claim["claim_id"]
+            sentences = re.split(r"(?<=[.?!])\s+(?=[A-Z0-9\"])", claim["passage"])
+            assert 2 <= len(sentences) <= 5, claim["claim_id"]
+
+    def test_no_claim_is_a_copy_or_appears_twice(self, claims):
+        for claim in claims:
+            assert normalise(claim["claim"]) not in normalise(claim["passage"]), claim["claim_id"]
+        assert len({normalise(claim["claim"]) for claim in claims}) == len(claims)
+        assert len({claim["claim_id"] for claim in claims}) == len(claims)
+
+    def test_splits_follow_the_notes(self, claims, splits):
+        for claim in claims:
+            assert claim["split"] == ("test" if splits[claim["note_id"]] == "test" else "dev"), claim["claim_id"]
+
+    def test_each_note_has_both_labels(self, claims, notes):
+        labels = Counter((claim["note_id"], claim["supported"]) for claim in claims)
+        assert min(labels[note_id, label] for note_id in notes for label in (True, False)) >= 6
+
+
+def test_the_dataset_card_has_the_right_counts(notes, questions, splits, cases, claims):
+    card = (NOTES / "README.md").read_text(encoding="utf-8")
+    of_question = Counter(question["kind"] for of_note in questions.values() for question in of_note)
+    of_split, of_case = Counter(splits.values()), Counter(case["kind"] for case in cases)
+    of_claim, sides = Counter(claim["kind"] for claim in claims), Counter(claim["split"] for claim in claims)
+    for text in (
+        f"{sum(of_question.values())}: {of_question['answerable']} answerable, {of_question['unanswerable']} unanswerable, "
+        f"{of_question['false_premise']} false premise, {of_question['russian']} Russian",
+        f"{of_split['train']} train, {of_split['dev']} dev, {of_split['test']} test",
+        f"{len(cases)}: {of_case['answerable']} answerable, {of_case['unanswerable']} unanswerable, "
+        f"{of_case['false_premise']} false premise",
+        f"{len(claims)}: {of_claim['verbatim-paraphrase']} supported, {len(claims) - of_claim['verbatim-paraphrase']} not; "
+        f"{sides['dev']} dev, {sides['test']} test",
+        f"{of_claim['swapped-number']} with a swapped number, {of_claim['negation']} negations, "
+        f"{of_claim['over-generalisation']} over-generalisations, {of_claim['neighbouring-fact']} neighbouring facts",
+    ):
+        assert text in card, text
