@@ -5,6 +5,7 @@ atomically, checkpoints that survive a kill, metering, and the record of the run
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from curriculum.results import Identity, RunRecord, StudyResult
 from curriculum.storage import ArtifactStore, Manifest, digest_of
 from resources.artifact_store import Stored, kind_of, write_value
 
+# another interpreter or another library version may give another result, so neither reuses this one's
+_ENVIRONMENT = digest_of([sys.version, (Path(__file__).parents[1] / "requirements.lock").read_text(encoding="utf-8")])
 RESOURCES = {"settings", "compute", "models", "datasets", "artifacts", "journal", "generator"}
 OWNERS = ["team:curriculum"]
 
@@ -110,7 +113,8 @@ def _materialise(
     store, profile = resources.artifacts.store(), resources.settings.value
     inputs = {name: _input_digest(store, name) for name in values}
     sections_json = {name: _plain(getattr(profile, name)) for name in sections}
-    key = digest_of([asset, version, sections_json, profile.seed, profile.compute.precision, inputs])[:24]
+    sources = {uri: resources.datasets.identity(uri, "").digest for uri in _local_sources(sections_json)}
+    key = digest_of([asset, version, _ENVIRONMENT, sections_json, sources, profile.seed, profile.compute.precision, inputs])[:24]
     reused = None if resources.artifacts.fresh else store.find(asset, key)
     if reused is not None:
         context.log.info("%s: reused version %s", asset, reused.version)
@@ -189,3 +193,12 @@ def _plain(section: Any) -> Any:
     if isinstance(section, dict):
         return {key: _plain(value) for key, value in section.items()}
     return [_plain(value) for value in section] if isinstance(section, list | tuple) else section
+
+
+def _local_sources(value: Any) -> set[str]:
+    """Every source in a section whose files can change under the same name: their contents are part of the key."""
+    if isinstance(value, dict):
+        return set().union(*map(_local_sources, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(_local_sources, value))
+    return {value} if isinstance(value, str) and (value.startswith("path:") or value == "packaged:notes") else set()

@@ -1,0 +1,80 @@
+"""Corpora: the Python documentation, the study notes, tokenizers, and the packed and domain corpora made of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assets.lineage import Lab, lineage_asset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from curriculum.artifacts import DirectoryArtifact
+    from curriculum.results import StudyResult
+
+
+@lineage_asset(group="corpora", kinds={"python", "parquet"}, settings="corpora")
+def pydocs_corpus(lab: Lab) -> pd.DataFrame:
+    """The Python language reference and the docstrings of the standard library and of installed libraries, deduplicated."""
+    from curriculum.corpora.pydocs import collect_pydocs
+
+    return collect_pydocs(lab.settings)
+
+
+@lineage_asset(group="corpora", kinds={"markdown", "parquet"}, settings="corpora")
+def notes_corpus(lab: Lab) -> pd.DataFrame:
+    """The study notes, one document each."""
+    from curriculum.corpora.notes import load_notes
+
+    return load_notes(lab.dataset(lab.settings.notes))
+
+
+@lineage_asset(group="corpora", kinds={"yaml", "parquet"}, settings="corpora")
+def notes_questions(lab: Lab, notes_corpus: pd.DataFrame) -> pd.DataFrame:
+    """Questions over the notes: answerable, unanswerable, with a false premise, and in Russian; split by note."""
+    from curriculum.corpora.notes import load_questions
+
+    return load_questions(lab.dataset(lab.settings.notes), notes_corpus)
+
+
+@lineage_asset(group="corpora", kinds={"yaml", "parquet"}, settings="corpora", topics=("faithfulness",))
+def labelled_claims(lab: Lab, notes_corpus: pd.DataFrame) -> pd.DataFrame:
+    """Claims about passages of the notes, each labelled by its author as supported or not, with the reason."""
+    from curriculum.corpora.notes import load_claims
+
+    return load_claims(lab.dataset(lab.settings.notes), notes_corpus)
+
+
+@lineage_asset(group="corpora", kinds={"huggingface"}, settings="tokenization", topics=("tokenizers",))
+def tokenizers_study(lab: Lab, pydocs_corpus: pd.DataFrame, notes_corpus: pd.DataFrame) -> StudyResult:
+    """Byte-level BPE, WordPiece and Unigram compared on the Python documentation and on the notes."""
+    from curriculum.tokenization.study import compare_tokenizers
+
+    paragraphs = [p for text in notes_corpus["text"] for p in text.split("\n\n")]
+    corpora = {"python documentation": list(pydocs_corpus["text"]), "study notes": paragraphs}
+    return compare_tokenizers(corpora, lab.settings, seed=lab.seed, progress=lab.progress)
+
+
+@lineage_asset(
+    group="corpora", kinds={"huggingface", "safetensors"}, settings=("tokenization", "corpora"), topics=("tokenizers", "deduplication")
+)
+def tokenized_corpus(lab: Lab, pydocs_corpus: pd.DataFrame, notes_corpus: pd.DataFrame) -> DirectoryArtifact:
+    """Packed blocks of token ids, split by document with near-duplicates on one side."""
+    import pandas as pd
+
+    from curriculum.tokenization.packing import build_tokenized_corpus
+
+    documents = pd.concat([pydocs_corpus, notes_corpus], ignore_index=True)
+    threshold = lab.profile.corpora.near_duplicate_jaccard
+    return build_tokenized_corpus(documents, lab.settings, lab.out, threshold=threshold, progress=lab.progress)
+
+
+@lineage_asset(group="corpora", kinds={"parquet"}, settings="corpora", topics=("domain_adaptation",))
+def domain_corpus(lab: Lab, pydocs_corpus: pd.DataFrame) -> pd.DataFrame:
+    """The text the adapter is tuned and tested on: Python documentation, or the folder the profile names."""
+    from curriculum.corpora.domain import build_domain_corpus
+    from curriculum.corpora.readers import read_documents
+
+    own = lab.settings.domain_source != "packaged:pydocs"
+    documents = read_documents(lab.dataset(lab.settings.domain_source)) if own else pydocs_corpus
+    return build_domain_corpus(documents, lab.settings)

@@ -1,0 +1,1 @@
+"""Text: collected, cleaned, deduplicated, split."""

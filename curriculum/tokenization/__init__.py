@@ -1,0 +1,1 @@
+"""Tokenizers: trained, compared, and used to pack text into blocks."""

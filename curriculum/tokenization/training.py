@@ -1,0 +1,44 @@
+"""Byte-level BPE, WordPiece and Unigram tokenizers, trained by the `tokenizers` library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+Kind = Literal["bpe", "wordpiece", "unigram"]
+KINDS: tuple[Kind, ...] = ("bpe", "wordpiece", "unigram")
+END = "<|endoftext|>"
+UNKNOWN = "[UNK]"
+
+
+def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer of at most ``vocab_size`` entries. ``bpe`` works on bytes, so it knows every text; the others on characters.
+
+    Raises:
+        ValueError: an unknown ``kind``.
+    """
+    if kind == "bpe":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    elif kind == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=[UNKNOWN, END], show_progress=False)
+    elif kind == "unigram":
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocab_size, special_tokens=[UNKNOWN, END], unk_token=UNKNOWN, show_progress=False
+        )
+    else:
+        raise ValueError(f"unknown tokenizer kind '{kind}'; use one of {', '.join(KINDS)}")
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
