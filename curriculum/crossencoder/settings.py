@@ -19,6 +19,7 @@ class CrossEncoderSettings(BaseModel):
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, le=1, description="share of the steps over which the learning rate rises from 0")
     clip_norm: float = Field(1.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1, description="of every layer while training; 0 learns fastest in one short epoch")
     frozen_layers: int = Field(0, ge=0, description="embeddings and this many lowest layers keep their weights; 0 trains all")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     score_batch_size: int = Field(32, ge=1, description="pairs a batch when scoring")

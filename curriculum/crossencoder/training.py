@@ -62,6 +62,9 @@ def train(
     _check(groups, loss)
     lengths, encoded = _encode(encoder, groups)
     plan = batches(lengths, settings.batch_size, settings.steps, seed)
+    for part in encoder.model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = settings.dropout
     optimizer = _optimizer(encoder.model, settings)
     run = _run_identity(groups, settings, loss, seed)
     torch.manual_seed(seed)

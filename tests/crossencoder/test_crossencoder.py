@@ -18,7 +18,8 @@ from curriculum.errors import DataError, SourceError
 from tests.crossencoder.tiny import tiny_bert
 
 torch.set_num_threads(1)
-FAST = CrossEncoderSettings(max_length=24, steps=60, batch_size=8, learning_rate=3e-3, head_learning_rate=3e-3, checkpoint_every=5)
+FAST = CrossEncoderSettings(max_length=24, steps=60, batch_size=8, learning_rate=3e-3, head_learning_rate=3e-3,
+                            dropout=0.1, checkpoint_every=5)  # fmt: skip
 
 
 def silent(line: str) -> None:

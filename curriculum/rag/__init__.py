@@ -1,0 +1,1 @@
+"""Retrieval-augmented answers: retrieve, rerank, answer, verify, cite; and their evaluation."""
