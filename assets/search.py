@@ -1,0 +1,88 @@
+"""Search: passages, BM25 and dense indexes, retrieval tracks, and hybrid search measured on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assets.lineage import Lab, lineage_asset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from curriculum.artifacts import DirectoryArtifact, IndexArtifact
+    from curriculum.results import StudyResult
+
+
+@lineage_asset(group="search", kinds={"parquet"}, settings="retrieval")
+def passages(lab: Lab, notes_corpus: pd.DataFrame, pydocs_corpus: pd.DataFrame) -> pd.DataFrame:
+    """What is searched: passages of the notes and of the Python documentation, and the documents of any user's collection."""
+    import pandas as pd
+
+    from curriculum.corpora.readers import read_beir
+    from curriculum.retrieval.passages import beir_passages, project_passages
+
+    sets = [read_beir(lab.dataset(uri)) for uri in lab.settings.collections]
+    return pd.concat([project_passages(notes_corpus, pydocs_corpus, lab.settings), beir_passages(sets)], ignore_index=True)
+
+
+@lineage_asset(group="search", kinds={"parquet"}, settings="retrieval", topics=("hybrid_search",))
+def retrieval_tracks(lab: Lab, passages: pd.DataFrame, notes_questions: pd.DataFrame) -> pd.DataFrame:
+    """Queries with graded passages: questions on the notes, known items, and the user's own qrels."""
+    from curriculum.corpora.readers import read_beir
+    from curriculum.retrieval.tracks import build_tracks
+
+    sets = [read_beir(lab.dataset(uri)) for uri in lab.settings.collections]
+    return build_tracks(passages, notes_questions, sets, lab.settings.max_queries)
+
+
+@lineage_asset(group="search", kinds={"lucene"}, settings="retrieval", topics=("dense_and_sparse",))
+def bm25_index(lab: Lab, passages: pd.DataFrame) -> IndexArtifact:
+    """A Lucene index a collection."""
+    from curriculum.retrieval.bm25 import build_bm25
+
+    return build_bm25(passages, lab.settings, lab.out)
+
+
+@lineage_asset(group="search", kinds={"torch", "safetensors"}, settings="retrieval", topics=("sentence_embeddings",), pool="gpu")
+def passage_embeddings(lab: Lab, passages: pd.DataFrame) -> DirectoryArtifact:
+    """Unit vectors of every passage, by the profile's encoder with its own pooling and prompts."""
+    from curriculum.retrieval.dense import Encoder, embed_passages
+
+    encoder = Encoder(lab.model(lab.settings.encoder), lab.settings, lab.device)
+    return embed_passages(passages, encoder, lab.settings, lab.out, lab.checkpoints, lab.progress)
+
+
+@lineage_asset(group="search", kinds={"faiss"}, settings="retrieval", topics=("semantic_search",))
+def dense_index(lab: Lab, passage_embeddings: DirectoryArtifact) -> IndexArtifact:
+    """An exact inner-product index a collection."""
+    from curriculum.retrieval.dense import build_dense
+
+    return build_dense(passage_embeddings, lab.out)
+
+
+@lineage_asset(group="search", kinds={"lucene", "faiss"}, settings="retrieval")
+def search_index(lab: Lab, bm25_index: IndexArtifact, dense_index: IndexArtifact) -> IndexArtifact:
+    """Both indexes as one candidate: what is promoted, and rolled back, together."""
+    import shutil
+
+    from curriculum.artifacts import IndexArtifact
+
+    shutil.copytree(bm25_index.path, lab.out / "bm25")
+    shutil.copytree(dense_index.path, lab.out / "dense")
+    return IndexArtifact(lab.out, {"bm25": bm25_index.facts, "dense": dense_index.facts})
+
+
+@lineage_asset(group="search", kinds={"mteb"}, settings="retrieval", topics=("hybrid_search", "dense_and_sparse"))
+def hybrid_search_report(
+    lab: Lab, passages: pd.DataFrame, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
+) -> StudyResult:
+    """BM25, dense, and their fusion by RRF, DBSF and RSF, on every track."""
+    from curriculum.retrieval.dense import Encoder
+    from curriculum.retrieval.hybrid import HybridRetriever
+    from curriculum.retrieval.report import hybrid_report
+
+    s = lab.settings
+    encoder = Encoder(lab.model(s.encoder), s, lab.device)
+    retriever = HybridRetriever(bm25_index.path, dense_index.path, encoder, depth=s.depth, k1=s.k1, b=s.b)
+    identities = [lab.identity(s.encoder, "encoder")]
+    return hybrid_report(retriever, passages, retrieval_tracks, s, seed=lab.seed, identities=identities, progress=lab.progress)

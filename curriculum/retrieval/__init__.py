@@ -1,0 +1,1 @@
+"""Retrieval: passages, BM25, dense vectors, fusion, and their evaluation."""
