@@ -18,7 +18,7 @@ def pydocs_corpus(lab: Lab) -> pd.DataFrame:
     """The Python language reference and the docstrings of the standard library and of installed libraries, deduplicated."""
     from curriculum.corpora.pydocs import collect_pydocs
 
-    return collect_pydocs(lab.settings)
+    return collect_pydocs(lab.settings, progress=lab.progress)
 
 
 @lineage_asset(group="corpora", kinds={"markdown", "parquet"}, settings="corpora")
@@ -75,6 +75,6 @@ def domain_corpus(lab: Lab, pydocs_corpus: pd.DataFrame) -> pd.DataFrame:
     from curriculum.corpora.domain import build_domain_corpus
     from curriculum.corpora.readers import read_documents
 
-    own = lab.settings.domain_source != "packaged:pydocs"
-    documents = read_documents(lab.dataset(lab.settings.domain_source)) if own else pydocs_corpus
-    return build_domain_corpus(documents, lab.settings)
+    packaged = lab.settings.domain_source == "packaged:pydocs"
+    documents = pydocs_corpus if packaged else read_documents(lab.dataset(lab.settings.domain_source))
+    return build_domain_corpus(documents, lab.settings, packaged=packaged)

@@ -11,6 +11,9 @@ import pandas as pd
 from curriculum.errors import DataError
 
 COLUMNS = ["doc_id", "title", "text", "source", "module", "qualified_name", "kind", "summary", "language", "digest"]
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all but tab and line feed
+_RULES = re.compile(r"^[=*~^-]{3,}$", re.MULTILINE)  # lines over and under a heading
+_CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 
 
 def text_digest(text: str) -> str:
@@ -40,8 +43,9 @@ def documents_table(rows: list[dict[str, str]], origin: str) -> pd.DataFrame:
 
 
 def first_sentence(text: str, limit: int = 240) -> str:
-    """The first sentence of the first paragraph, on one line: a docstring's summary."""
-    paragraph = re.sub(r"\s+", " ", text.strip().split("\n\n")[0]).strip()
+    """The first sentence of the first paragraph, on one line: a docstring's summary. Empty where it is longer than ``limit``."""
+    first = next((part for part in _RULES.split(text) if part.strip()), "")  # a heading ends where the line under it begins
+    paragraph = re.sub(r"\s+", " ", first.strip().split("\n\n")[0]).strip()
     end = re.search(r"(?<=[.!?])\s+(?=[A-Z`'\"(*])", paragraph)
     sentence = paragraph[: end.start()] if end else paragraph
     return sentence if len(sentence) <= limit else ""
@@ -67,5 +71,13 @@ def split_of(key: str, shares: dict[str, float]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A cell as clean text: no carriage returns, no trailing spaces."""
-    return "\n".join(line.rstrip() for line in str(value).replace("\r\n", "\n").splitlines()).strip()
+    """A cell as clean text: line feeds end lines, no trailing spaces, no control characters, one blank line in a row at most."""
+    text = _CONTROLS.sub("", str(value).replace("\r\n", "\n").replace("\r", "\n"))
+    lines = "\n".join(line.rstrip() for line in text.split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", lines).strip()
+
+
+def language_of(text: str) -> str:
+    """``ru`` where at least three letters in ten are Cyrillic, else ``en``."""
+    letters = sum(map(str.isalpha, text))
+    return "ru" if letters and len(_CYRILLIC.findall(text)) / letters >= 0.3 else "en"

@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
-from curriculum.corpora.deduplicate import clusters
-from curriculum.corpora.documents import split_of
+from curriculum.corpora.documents import cut_at_paragraph, text_digest
 from curriculum.corpora.settings import CorporaSettings
+from curriculum.corpora.splits import split_by_cluster
 from curriculum.errors import DataError
 
+_SHARES = {"train": 0.8, "test": 0.2}
+_PROSE_SOURCES = ("stdlib", "language-reference")
+_WORD = re.compile(r"[^\W\d_]{2,}[,.;:!?)]*$")
 
-def build_domain_corpus(documents: pd.DataFrame, settings: CorporaSettings) -> pd.DataFrame:
-    """``documents`` with a ``split`` column (train, test), each cut to its budget in characters; near-duplicates on one side.
+
+def prose_share(text: str) -> float:
+    """The share of a text's non-empty lines that read as sentences: six words in ten are of letters, and no prompt opens them."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return sum(map(_is_prose, lines)) / len(lines) if lines else 0.0
+
+
+def _is_prose(line: str) -> bool:
+    words = line.split()
+    if line.startswith((">>>", "...", "|", "+-")) or "::=" in line or (len(words) < 2 and not line.endswith(".")):
+        return False
+    return sum(bool(_WORD.match(word.lstrip("\"'(`*"))) for word in words) >= 0.6 * len(words)
+
+
+def build_domain_corpus(documents: pd.DataFrame, settings: CorporaSettings, *, packaged: bool = True) -> pd.DataFrame:
+    """``documents`` with a ``split`` column (train, test), each within its budget in characters; near-duplicates on one side.
+
+    ``packaged`` says that the documents are the Python documentation, of which the standard library's and the language
+    reference's prose is taken; a user's own documents are all taken.
 
     Raises:
         DataError: one side would be empty.
     """
-    prose = documents[documents["source"].isin(["stdlib", "language-reference"])]
-    chosen = (prose if len(prose) else documents).reset_index(drop=True)
-    first = clusters(list(chosen["text"]), settings.near_duplicate_jaccard)
-    keys = [chosen["digest"].iloc[i] for i in first]
-    chosen = chosen.assign(split=[split_of(key, {"train": 0.8, "test": 0.2}) for key in keys]).sort_values("digest")
+    if packaged:
+        wanted = documents["source"].isin(_PROSE_SOURCES)
+        wanted &= documents["text"].map(prose_share) >= settings.domain_prose_share
+        documents = documents[wanted]
+    chosen = documents.reset_index(drop=True)
+    splits = split_by_cluster(list(chosen["text"]), _SHARES, settings.near_duplicate_jaccard)
+    chosen = chosen.assign(split=splits).sort_values(["digest", "doc_id"])  # by hash: a fixed sample of the whole
     budgets = {"train": settings.domain_train_characters, "test": settings.domain_test_characters}
     kept = []
     for split, budget in budgets.items():
-        side = chosen[chosen["split"] == split]
-        before = side["text"].str.len().cumsum().shift(fill_value=0)
-        kept.append(side[before < budget])
-        if kept[-1].empty:
+        side = _within(chosen[chosen["split"] == split], budget)
+        if side.empty:
             raise DataError(f"the domain corpus has no {split} documents; give corpora.domain_source more files")
+        kept.append(side)
     return pd.concat(kept, ignore_index=True)
+
+
+def _within(side: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """The first documents of ``side`` up to ``budget`` characters; the one that passes it is cut there, at a paragraph."""
+    before = side["text"].str.len().cumsum().shift(fill_value=0)
+    side = side[before < budget].copy()
+    if len(side):
+        last = side.index[-1]
+        text = cut_at_paragraph(side.at[last, "text"], budget - int(before[last]))
+        side.loc[last, ["text", "digest"]] = [text, text_digest(text)]
+    return side[side["text"] != ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,16 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from curriculum.corpora.documents import document, documents_table, first_sentence, plain
+from curriculum.corpora.documents import document, documents_table, first_sentence, language_of, plain
+from curriculum.corpora.readers import read_text
 from curriculum.errors import DataError
 
 QUESTION_KINDS = ("answerable", "unanswerable", "false_premise", "russian")
+DIFFICULTIES = ("easy", "medium", "hard")
+SPLITS = ("train", "dev", "test")
+CLAIM_KINDS = ("verbatim-paraphrase", "swapped-number", "neighbouring-fact", "over-generalisation", "negation")
+QUESTION_COLUMNS = ["question_id", "note_id", "question", "phrasings", "kind", "answers", "difficulty", "split"]
+CLAIM_COLUMNS = ["claim_id", "note_id", "passage", "claim", "supported", "why", "kind", "split"]
 _SPANS = ("answerable", "russian")
 
 
@@ -23,93 +30,144 @@ def read_yaml(path: Path) -> Any:
     Raises:
         DataError: the file is missing, not UTF-8 or not YAML; the message names it and the line.
     """
-    if not path.exists():
-        raise DataError(f"{path} is missing; every notes folder has one")
+    return _yaml(read_text(path), path)
+
+
+def _yaml(text: str, path: Path, first_line: int = 1) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-
-
-def _front_matter(path: Path) -> tuple[dict[str, Any], str]:
-    text = path.read_text(encoding="utf-8")
-    found = re.match(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL)
-    if not found:
-        raise DataError(f"{path} has no front matter; begin it with '---', id, title and part, and '---'")
-    return yaml.safe_load(found.group(1)), found.group(2)
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = first_line + error.problem_mark.line if error.problem_mark else first_line
+        raise DataError(f"{path}, line {line}: not valid YAML ({error.problem}); correct the line") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not valid YAML ({error})") from error
 
 
 def load_notes(folder: Path) -> pd.DataFrame:
-    """The notes as a documents table (kind ``note``, ``module`` = the part).
+    """The notes as a documents table (kind ``note``, ``module`` = the part). ``README.md`` is no note.
 
     Raises:
-        DataError: no notes, or a note whose id differs from its file name.
+        DataError: no notes, a note without front matter, without text, or whose id differs from its file name.
     """
-    rows = []
-    for path in sorted(folder.glob("*.md")):
-        if path.stem == "README":
-            continue
-        head, body = _front_matter(path)
-        if head.get("id") != path.stem:
-            raise DataError(f"{path}: its id is {head.get('id')!r}; name it {path.stem!r} like the file")
-        text = plain(body)
-        prose = re.sub(r"^#.*$", "", text, flags=re.M).strip()
-        rows.append(
-            document(path.stem, head["title"], text, source="notes", module=head["part"], qualified_name=path.stem, kind="note",
-                     summary=first_sentence(prose))
-        )
+    rows = [_note(path) for path in sorted(folder.glob("*.md")) if path.stem != "README"]
     return documents_table(rows, f"the notes folder {folder}")
 
 
+def _note(path: Path) -> dict[str, str]:
+    found = re.match(r"---\n(.*?)\n---(?:\n(.*))?\Z", read_text(path), re.DOTALL)
+    if not found:
+        raise DataError(f"{path} has no front matter; begin it with '---', id, title and part, and '---'")
+    head, text = _yaml(found.group(1), path, first_line=2), plain(found.group(2) or "")
+    if not isinstance(head, dict):
+        raise DataError(f"{path}: the front matter is no mapping; write 'id: {path.stem}', 'title: ...', 'part: ...'")
+    missing = [name for name in ("id", "title", "part") if not head.get(name)]
+    if missing:
+        raise DataError(f"{path}: the front matter lacks {', '.join(missing)}")
+    if head["id"] != path.stem:
+        raise DataError(f"{path}: its id is {head['id']!r}; name it {path.stem!r} like the file")
+    prose = re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip()
+    if not prose:
+        raise DataError(f"{path} has no text below its front matter")
+    return document(
+        path.stem, str(head["title"]), text, source="notes", module=str(head["part"]), qualified_name=path.stem, kind="note",
+        summary=first_sentence(prose), language=language_of(text),
+    )
+
+
 def load_questions(folder: Path, notes: pd.DataFrame) -> pd.DataFrame:
-    """The questions table. Splits come from ``splits.yaml``, by note.
+    """The questions table (``QUESTION_COLUMNS``). Splits come from ``splits.yaml``, by note.
 
     Raises:
         DataError: a question without a note, of an unknown kind, asked twice, or whose answer is no span of its note.
     """
-    splits, texts = read_yaml(folder / "splits.yaml"), dict(zip(notes["doc_id"], notes["text"], strict=True))
-    rows: list[dict[str, Any]] = []
+    texts = dict(zip(notes["doc_id"], notes["text"], strict=True))
+    splits, rows = load_splits(folder, set(texts)), []
     for path in sorted(folder.glob("*.questions.yaml")):
         note = path.name.removesuffix(".questions.yaml")
-        if note not in texts or note not in splits:
-            raise DataError(f"{path} asks about '{note}', which has no note or no split in splits.yaml")
-        rows.extend(_question(item, note, texts[note], splits[note], path) for item in read_yaml(path))
-    _refuse_repeats((r["question_id"] for r in rows), folder, "question id")
-    _refuse_repeats((re.sub(r"\W+", " ", r["question"].lower()).strip() for r in rows), folder, "question")
-    return pd.DataFrame(rows)
+        if note not in texts:
+            raise DataError(f"{path} asks about '{note}', which has no note; add {note}.md or rename the file")
+        rows += [_question(item, note, texts[note], splits[note], path) for item in _items(path)]
+    if not rows:
+        raise DataError(f"{folder} holds no *.questions.yaml; write one beside a note")
+    _refuse_repeats((row["question_id"] for row in rows), folder, "question id")
+    _refuse_repeats((text for row in rows for text in [row["question"], *row["phrasings"]]), folder, "question", normalised=True)
+    return pd.DataFrame(rows)[QUESTION_COLUMNS]
+
+
+def load_splits(folder: Path, notes: set[str]) -> dict[str, str]:
+    """Note id -> train, dev or test, for every note.
+
+    Raises:
+        DataError: a note without a split, a split without a note, or an unknown split.
+    """
+    path = folder / "splits.yaml"
+    splits = read_yaml(path)
+    if not isinstance(splits, dict):
+        raise DataError(f"{path} is no mapping; write one 'note: split' a line")
+    unknown, without = sorted(set(splits) - notes), sorted(notes - set(splits))
+    if unknown or without:
+        raise DataError(f"{path}: no note for {unknown or 'none'}, no split for {without or 'none'}; name every note once")
+    wrong = sorted(f"{note}: {split}" for note, split in splits.items() if split not in SPLITS)
+    if wrong:
+        raise DataError(f"{path}: {', '.join(wrong)}; a split is one of {', '.join(SPLITS)}")
+    return splits
+
+
+def _items(path: Path, required: tuple[str, ...] = ("id", "question", "kind")) -> list[dict[str, Any]]:
+    items = read_yaml(path)
+    if not isinstance(items, list):
+        raise DataError(f"{path} is no list; begin every entry with '- {required[0]}:'")
+    for number, item in enumerate(items, 1):
+        missing = [name for name in required if not isinstance(item, dict) or item.get(name) in (None, "")]
+        if missing:
+            raise DataError(f"{path}: entry {number} lacks {', '.join(missing)}")
+    return items
 
 
 def _question(item: dict[str, Any], note: str, text: str, split: str, path: Path) -> dict[str, Any]:
-    kind, answers = item.get("kind"), [str(a) for a in item.get("answers") or []]
+    kind, difficulty, place = item["kind"], item.get("difficulty", "medium"), f"{path}: question {item['id']!r}"
+    answers, phrasings = ([str(value) for value in item.get(name) or []] for name in ("answers", "phrasings"))
     if kind not in QUESTION_KINDS:
-        raise DataError(f"{path}: question {item.get('id')!r} is of kind {kind!r}; use one of {', '.join(QUESTION_KINDS)}")
-    if kind in _SPANS and not (answers and all(a in text for a in answers)):
-        raise DataError(f"{path}: question {item.get('id')!r} needs answers that are verbatim spans of {note}.md; got {answers}")
+        raise DataError(f"{place} is of kind {kind!r}; use one of {', '.join(QUESTION_KINDS)}")
+    if difficulty not in DIFFICULTIES:
+        raise DataError(f"{place} is of difficulty {difficulty!r}; use one of {', '.join(DIFFICULTIES)}")
+    if bool(answers) != (kind in _SPANS):
+        wanted = "needs at least one answer" if kind in _SPANS else "must have no answers"
+        raise DataError(f"{place} is {kind} and {wanted}")
+    absent = [answer for answer in answers if answer not in text]
+    if absent:
+        raise DataError(f"{place}: {absent[0]!r} is no verbatim span of {note}.md; quote the note")
     return {
-        "question_id": item["id"], "note_id": note, "question": item["question"], "phrasings": list(item.get("phrasings") or []),
-        "kind": kind, "answers": answers, "difficulty": item.get("difficulty", "medium"), "split": split,
+        "question_id": str(item["id"]), "note_id": note, "question": str(item["question"]), "phrasings": phrasings, "kind": kind,
+        "answers": answers, "difficulty": difficulty, "split": split,
     }
 
 
-def _refuse_repeats(keys: Iterable[str], folder: Path, what: str) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise DataError(f"{folder}: the {what} {key!r} stands twice; change or remove one")
-        seen.add(key)
+def _refuse_repeats(values: Iterable[str], folder: Path, what: str, *, normalised: bool = False) -> None:
+    counts = Counter(re.sub(r"\W+", " ", value.casefold()).strip() if normalised else value for value in values)
+    twice = [value for value, count in counts.items() if count > 1]
+    if twice:
+        raise DataError(f"{folder}: the {what} {twice[0]!r} stands {counts[twice[0]]} times; change or remove one")
 
 
 def load_claims(folder: Path, notes: pd.DataFrame) -> pd.DataFrame:
-    """The human-labelled claims table.
+    """The human-labelled claims table (``CLAIM_COLUMNS``).
 
     Raises:
-        DataError: a claim whose passage does not stand in its note, or an id that stands twice.
+        DataError: a field that is missing or of no known value, a passage that is not in its note, an id that stands twice.
     """
-    texts = dict(zip(notes["doc_id"], notes["text"], strict=True))
-    rows = read_yaml(folder / "claims.yaml")
+    texts, path = dict(zip(notes["doc_id"], notes["text"], strict=True)), folder / "claims.yaml"
+    rows = _items(path, tuple(name for name in CLAIM_COLUMNS if name != "why"))
     for row in rows:
-        if row["passage"] not in texts.get(row["note_id"], ""):
-            raise DataError(f"{folder / 'claims.yaml'}: the passage of {row['claim_id']!r} does not stand in {row['note_id']}.md")
-    _refuse_repeats((r["claim_id"] for r in rows), folder, "claim id")
-    columns = ["claim_id", "note_id", "passage", "claim", "supported", "why", "kind", "split"]
-    return pd.DataFrame(rows)[columns].astype({"supported": bool})
+        place = f"{path}: claim {row['claim_id']!r}"
+        if row["note_id"] not in texts:
+            raise DataError(f"{place} is about '{row['note_id']}', which has no note")
+        if row["passage"] not in texts[row["note_id"]]:
+            raise DataError(f"{place}: its passage is no verbatim span of {row['note_id']}.md; quote the note")
+        if not isinstance(row["supported"], bool):
+            raise DataError(f"{place}: supported is {row['supported']!r}; write true or false")
+        for field, known in (("kind", CLAIM_KINDS), ("split", SPLITS)):
+            if row[field] not in known:
+                raise DataError(f"{place}: {field} is {row[field]!r}; use one of {', '.join(known)}")
+    _refuse_repeats((row["claim_id"] for row in rows), folder, "claim id")
+    return pd.DataFrame([{"why": "", **row} for row in rows])[CLAIM_COLUMNS]

@@ -1,145 +1,126 @@
-"""Python's own documentation, which every user already has: the language reference and docstrings, read without importing.
-
-Docstrings are taken from source files by ``ast``, so collecting a library's never runs it; only the C modules of the
-standard library, which have no source to parse, are inspected.
-"""
+"""Python's own documentation, which every user already has: the language reference, the standard library, installed libraries."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
-import re
-import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pandas as pd
 
 from curriculum.corpora.deduplicate import clusters
-from curriculum.corpora.documents import cut_at_paragraph, document, documents_table, first_sentence, plain
+from curriculum.corpora.docstrings import Docstring, clean_docstring, docstrings_below, says_something
+from curriculum.corpora.documents import cut_at_paragraph, documents_table, text_digest
+from curriculum.corpora.reference import language_reference
 from curriculum.corpora.settings import CorporaSettings
 from curriculum.errors import SourceError
 
-_SKIPPED = {"tests", "test", "idlelib", "lib2to3", "turtledemo", "site-packages", "_vendor", "vendor", "conftest", "__pycache__"}
-_C_MODULES = ("math", "itertools", "time", "sys", "array", "zlib", "unicodedata", "_collections", "_struct", "gc", "atexit", "errno")
+# C modules of the standard library: they have no source to parse, and importing them runs nothing but themselves
+_C_MODULES = (
+    "builtins", "array", "atexit", "binascii", "cmath", "errno", "gc", "itertools", "math", "select", "sys", "time",
+    "unicodedata", "zlib", "_bisect", "_collections", "_csv", "_datetime", "_decimal", "_functools", "_heapq", "_io", "_json",
+    "_operator", "_random", "_sqlite3", "_struct", "_thread", "_weakref",
+)
 
 
-def collect_pydocs(settings: CorporaSettings) -> pd.DataFrame:
+def collect_pydocs(settings: CorporaSettings, *, progress: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
     """The documents of the language reference, the standard library and ``settings.libraries``, near-duplicates removed.
 
     Raises:
         SourceError: a library of the settings is not installed.
     """
-    rows = [*language_reference(), *_c_docstrings(settings), *stdlib_docstrings(settings)]
+    rows = list(language_reference())
+    found = [*_stdlib(), *_c_docstrings()]
+    rows += [d.row("stdlib") for d in found if says_something(d.text, settings.minimum_characters)]
+    progress(f"{len(rows)} documents of the language reference and the standard library")
     for library in settings.libraries:
-        rows.extend(_bounded(library_docstrings(library, settings), settings.library_characters))
-    rows = [row | _cut(row, settings.maximum_characters) for row in rows]
-    rows = list({row["doc_id"]: row for row in rows}.values())
+        public = docstrings_below(library_folder(library), library)
+        useful = [d for d in public if says_something(d.text, settings.minimum_characters)]
+        chosen = list(_bounded(_breadth_first(useful), settings.library_characters))
+        rows += [d.row(library) for d in chosen]
+        progress(f"{len(chosen)} of {len(useful)} docstrings of {library}")
+    rows = [_cut(row, settings.maximum_characters) for row in rows if len(row["text"]) >= settings.minimum_characters]
     first = clusters([row["text"] for row in rows], settings.near_duplicate_jaccard)
-    return documents_table([row for i, row in enumerate(rows) if first[i] == i], "the Python documentation")
+    kept = [row for index, row in enumerate(rows) if first[index] == index]
+    progress(f"{len(kept)} documents kept, {len(rows) - len(kept)} repeats and near-duplicates left out")
+    return documents_table(_numbered(kept), "the Python documentation")
+
+
+def library_folder(library: str) -> Path:
+    """Where an installed package's sources are, found without importing it.
+
+    Raises:
+        SourceError: it is not installed, or is a single C file.
+    """
+    spec = importlib.util.find_spec(library) if library.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            f"corpora.libraries names '{library}', which is no installed package; install it or take it off the list"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _stdlib() -> Iterator[Docstring]:
+    return docstrings_below(Path(sysconfig.get_paths()["stdlib"]), "")
+
+
+def _breadth_first(found: Iterable[Docstring]) -> list[Docstring]:
+    """First docstrings of every module first, shallow modules before deep ones: a budget then cuts depth and not breadth."""
+    ranked: list[tuple[int, int, str, Docstring]] = []
+    seen: dict[str, int] = {}
+    for docstring in found:
+        rank = seen[docstring.module] = seen.get(docstring.module, -1) + 1
+        ranked.append((rank, docstring.module.count("."), docstring.qualified_name, docstring))
+    return [item[-1] for item in sorted(ranked, key=lambda item: item[:3])]
+
+
+def _bounded(found: Iterable[Docstring], characters: int) -> Iterator[Docstring]:
+    taken = 0
+    for docstring in found:
+        taken += len(docstring.text)
+        if taken > characters:
+            return
+        yield docstring
 
 
 def _cut(row: dict[str, str], limit: int) -> dict[str, str]:
-    from curriculum.corpora.documents import text_digest
-
     text = cut_at_paragraph(row["text"], limit)
-    return {"text": text, "digest": text_digest(text)}
+    return row | {"text": text, "digest": text_digest(text)}
 
 
-def _bounded(rows: Iterable[dict[str, str]], characters: int) -> Iterator[dict[str, str]]:
-    taken = 0
+def _numbered(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Definitions of one name that say different things (one a platform, one a fallback) get ids ending in ~2, ~3, ..."""
+    seen: dict[str, int] = {}
+    out = []
     for row in rows:
-        if taken >= characters:
-            return
-        taken += len(row["text"])
-        yield row
+        count = seen[row["doc_id"]] = seen.get(row["doc_id"], 0) + 1
+        out.append(row if count == 1 else row | {"doc_id": f"{row['doc_id']}~{count}"})
+    return out
 
 
-def language_reference() -> Iterator[dict[str, str]]:
-    """The pages of the language reference that ship with the interpreter (``pydoc_data.topics``)."""
-    from pydoc_data import topics
-
-    for name, page in sorted(topics.topics.items()):
-        text = plain(re.sub(r"(?m)^[*=~^\"-]{3,}$", "", page))
-        heading = next((line for line in text.splitlines() if line.strip()), name).strip()
-        yield document(
-            f"language-reference/{name}", heading, text, source="language-reference", module="", qualified_name=name,
-            kind="topic", summary="",
-        )
+def _c_docstrings() -> Iterator[Docstring]:
+    """Docstrings of the functions, classes and methods of the standard library's C modules."""
+    for name in _C_MODULES:
+        if importlib.util.find_spec(name) is not None:  # which ones exist depends on how the interpreter was built
+            yield from _members(importlib.import_module(name), name.lstrip("_"))
 
 
-def stdlib_docstrings(settings: CorporaSettings) -> Iterator[dict[str, str]]:
-    """Docstrings of the standard library's Python sources, private modules left out."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    return _tree_docstrings(root, "", "stdlib", settings)
-
-
-def library_docstrings(library: str, settings: CorporaSettings) -> Iterator[dict[str, str]]:
-    """Docstrings of an installed library's Python sources, shallow modules first (they hold what users call)."""
-    spec = importlib.util.find_spec(library)
-    if spec is None or not spec.submodule_search_locations:
-        raise SourceError(f"corpora.libraries names '{library}', which is not installed; install it or take it off the list")
-    return _tree_docstrings(Path(next(iter(spec.submodule_search_locations))), library, library, settings)
-
-
-def _tree_docstrings(root: Path, package: str, source: str, settings: CorporaSettings) -> Iterator[dict[str, str]]:
-    paths = [p for p in root.rglob("*.py") if not _skipped(p.relative_to(root))]
-    for path in sorted(paths, key=lambda p: (len(p.relative_to(root).parts), str(p))):
-        parts = [*([package] if package else []), *path.relative_to(root).with_suffix("").parts]
-        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError, RecursionError):
-            continue  # a file this interpreter cannot read (templates, other encodings) documents nothing it can run
-        yield from _docstrings(tree, module, "", source, settings)
-
-
-def _skipped(relative: Path) -> bool:
-    names = [*relative.parts[:-1], relative.stem]
-    return any(n in _SKIPPED or n.startswith("test_") or (n.startswith("_") and n != "__init__") for n in names)
-
-
-def _docstrings(node: Any, module: str, outer: str, source: str, settings: CorporaSettings) -> Iterator[dict[str, str]]:
-    text = plain(ast.get_docstring(node) or "")
-    name = outer or module
-    if len(text) >= settings.minimum_characters and name:
-        qualified = f"{module}.{outer}" if outer else module
-        yield _row(qualified, text, source, module, _kind(node, outer))
-    for child in getattr(node, "body", []):
-        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
-            nested = f"{outer}.{child.name}" if outer else child.name
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield from _docstrings(child, module, nested, source, settings)
-
-
-def _kind(node: Any, outer: str) -> str:
-    if isinstance(node, ast.Module):
-        return "module"
-    if isinstance(node, ast.ClassDef):
-        return "class"
-    return "method" if "." in outer else "function"
-
-
-def _row(qualified: str, text: str, source: str, module: str, kind: str) -> dict[str, str]:
-    summary = first_sentence(text)
-    return document(
-        f"{source}/{qualified}", qualified, text, source=source, module=module, qualified_name=qualified, kind=kind, summary=summary
-    )
-
-
-def _c_docstrings(settings: CorporaSettings) -> Iterator[dict[str, str]]:
-    """Docstrings of builtins and of standard C modules, which are loaded in every interpreter anyway."""
-    for name in ("builtins", *_C_MODULES):
-        if name not in sys.builtin_module_names and importlib.util.find_spec(name) is None:
+def _members(module: ModuleType, public: str) -> Iterator[Docstring]:
+    for name, value in sorted(vars(module).items()):
+        if name.startswith("_") or not callable(value):
             continue
-        module = importlib.import_module(name)
-        public = name.lstrip("_")
-        for member, value in sorted(vars(module).items()):
-            text = plain(inspect.cleandoc(value.__doc__)) if isinstance(getattr(value, "__doc__", None), str) else ""
-            if not member.startswith("_") and callable(value) and len(text) >= settings.minimum_characters:
-                kind = "class" if inspect.isclass(value) else "function"
-                yield _row(f"{public}.{member}", text, "stdlib", public, kind)
+        if text := _doc_of(value):
+            yield Docstring(public, name, "class" if inspect.isclass(value) else "function", text)
+        if inspect.isclass(value):
+            for member, method in sorted(vars(value).items()):
+                if not member.startswith("_") and (text := _doc_of(method)):
+                    yield Docstring(public, f"{name}.{member}", "method", text)
+
+
+def _doc_of(value: object) -> str:
+    doc = getattr(value, "__doc__", None)
+    return clean_docstring(doc) if isinstance(doc, str) else ""
