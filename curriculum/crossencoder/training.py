@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from curriculum.crossencoder.checkpoint import load_checkpoint, save_checkpoint
+from curriculum.checkpoint import load_checkpoint, save_checkpoint
 from curriculum.crossencoder.model import CrossEncoder, Pair
 from curriculum.crossencoder.settings import CrossEncoderSettings
 from curriculum.errors import DataError
