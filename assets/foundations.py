@@ -1,0 +1,37 @@
+"""Foundations: attention measured, and a Transformer written and trained from scratch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assets.lineage import Lab, lineage_asset
+
+if TYPE_CHECKING:
+    from curriculum.artifacts import DirectoryArtifact, ModelArtifact
+    from curriculum.results import StudyResult
+
+
+@lineage_asset(group="foundations", kinds={"torch"}, settings="transformer", topics=("self_attention", "flash_attention"))
+def attention_study(lab: Lab) -> StudyResult:
+    """Naive, tiled and fused attention: parity, and the growth of time and peak memory with the sequence length."""
+    from curriculum.transformer.attention_study import attention_study
+
+    return attention_study(lab.settings.attention, seed=lab.seed, progress=lab.progress)
+
+
+@lineage_asset(group="foundations", kinds={"torch", "safetensors"}, settings="transformer", topics=("language_model_families",), pool="gpu")
+def mini_transformer(lab: Lab, tokenized_corpus: DirectoryArtifact) -> ModelArtifact:
+    """A decoder-only Transformer from scratch (RMSNorm, RoPE, SwiGLU, grouped-query attention), trained on the packed corpus."""
+    from curriculum.transformer.training import train_mini_transformer
+
+    return train_mini_transformer(
+        tokenized_corpus, lab.settings, seed=lab.seed, out=lab.out, checkpoints=lab.checkpoints, progress=lab.progress, device=lab.device
+    )
+
+
+@lineage_asset(group="foundations", kinds={"torch"}, settings="transformer", topics=("language_model_families",))
+def mini_transformer_report(lab: Lab, mini_transformer: ModelArtifact, tokenized_corpus: DirectoryArtifact) -> StudyResult:
+    """Bits per byte on held-out text against unigrams and Kneser-Ney 5-grams, speed, a probe of the mask, and samples."""
+    from curriculum.transformer.report import mini_transformer_report
+
+    return mini_transformer_report(mini_transformer, tokenized_corpus, lab.settings, seed=lab.seed)

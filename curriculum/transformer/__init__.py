@@ -1,0 +1,1 @@
+"""The Transformer from scratch: attention, the model, its training, and what it is measured against."""

@@ -1,0 +1,47 @@
+"""Shapes and budgets of the attention study and of the mini-Transformer."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class AttentionStudySettings(BaseModel):
+    """What the growth of time and memory is measured over."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lengths: tuple[int, ...] = (256, 512, 1024, 2048)
+    heads: int = 4
+    head_dim: int = 64
+    tile: int = Field(128, gt=0, description="queries and keys a tile")
+    repeats: int = Field(3, gt=0)
+
+
+class TransformerSettings(BaseModel):
+    """The mini-Transformer. The defaults are the starter profile's: about two minutes of training on two cores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attention: AttentionStudySettings = AttentionStudySettings()
+    layers: int = Field(4, gt=0)
+    width: int = Field(128, gt=0)
+    heads: int = Field(4, gt=0)
+    kv_heads: int = Field(2, gt=0)
+    hidden: int = Field(352, gt=0, description="width of the SwiGLU block: 8/3 of the model's, rounded up to 32")
+    rope_theta: float = 10_000.0
+    steps: int = Field(400, gt=0)
+    batch_size: int = Field(12, gt=0, description="blocks a micro-batch")
+    accumulate: int = Field(1, gt=0, description="micro-batches an optimizer step")
+    learning_rate: float = 3e-3
+    minimum_learning_rate: float = 3e-4
+    warmup_steps: int = 40
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    checkpoint_every: int = Field(50, gt=0)
+    sample_prompts: tuple[str, ...] = ("Return the ", "The class ", "Raises ValueError if ")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TransformerSettings:
+        if self.width % self.heads or self.heads % self.kv_heads or (self.width // self.heads) % 2:
+            raise ValueError("width must divide by heads into an even head dimension, and heads by kv_heads")
+        return self
