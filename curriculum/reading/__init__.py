@@ -1,0 +1,1 @@
+"""Extractive reading: data, windows, training, decoding, and the SQuAD scores."""
