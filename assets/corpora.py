@@ -46,27 +46,34 @@ def labelled_claims(lab: Lab, notes_corpus: pd.DataFrame) -> pd.DataFrame:
 
 
 @lineage_asset(group="corpora", kinds={"huggingface"}, settings="tokenization", topics=("tokenizers",))
-def tokenizers_study(lab: Lab, pydocs_corpus: pd.DataFrame, notes_corpus: pd.DataFrame) -> StudyResult:
-    """Byte-level BPE, WordPiece and Unigram compared on the Python documentation and on the notes."""
+def tokenizers_study(
+    lab: Lab, pydocs_corpus: pd.DataFrame, notes_corpus: pd.DataFrame, notes_questions: pd.DataFrame
+) -> StudyResult:
+    """Byte-level BPE, WordPiece and Unigram trained on each corpus, and measured on what they did not see, Russian too."""
+    from curriculum.corpora.readers import read_documents
+    from curriculum.tokenization.sources import study_texts
     from curriculum.tokenization.study import compare_tokenizers
 
-    paragraphs = [p for text in notes_corpus["text"] for p in text.split("\n\n")]
-    corpora = {"python documentation": list(pydocs_corpus["text"]), "study notes": paragraphs}
-    return compare_tokenizers(corpora, lab.settings, seed=lab.seed, progress=lab.progress)
+    packaged = lab.settings.source == "packaged:pydocs"
+    own = None if packaged else read_documents(lab.dataset(lab.settings.source))
+    corpora, russian = study_texts(pydocs_corpus, notes_corpus, notes_questions, own)
+    return compare_tokenizers(corpora, lab.settings, seed=lab.seed, foreign=russian, progress=lab.progress)
 
 
 @lineage_asset(
-    group="corpora", kinds={"huggingface", "safetensors"}, settings=("tokenization", "corpora"), topics=("tokenizers", "deduplication")
+    group="corpora", kinds={"huggingface", "safetensors"}, settings="tokenization", topics=("tokenizers", "deduplication")
 )
-def tokenized_corpus(lab: Lab, pydocs_corpus: pd.DataFrame, notes_corpus: pd.DataFrame) -> DirectoryArtifact:
-    """Packed blocks of token ids, split by document with near-duplicates on one side."""
-    import pandas as pd
+def tokenized_corpus(lab: Lab, pydocs_corpus: pd.DataFrame) -> DirectoryArtifact:
+    """Packed blocks of token ids, split by document with near-duplicates on one side.
 
+    The notes are left out: they are what models are later asked about.
+    """
+    from curriculum.corpora.readers import read_documents
     from curriculum.tokenization.packing import build_tokenized_corpus
 
-    documents = pd.concat([pydocs_corpus, notes_corpus], ignore_index=True)
-    threshold = lab.profile.corpora.near_duplicate_jaccard
-    return build_tokenized_corpus(documents, lab.settings, lab.out, threshold=threshold, progress=lab.progress)
+    packaged = lab.settings.source == "packaged:pydocs"
+    documents = pydocs_corpus if packaged else read_documents(lab.dataset(lab.settings.source))
+    return build_tokenized_corpus(documents, lab.settings, lab.out, progress=lab.progress)
 
 
 @lineage_asset(group="corpora", kinds={"parquet"}, settings="corpora", topics=("domain_adaptation",))

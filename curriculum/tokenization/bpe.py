@@ -1,42 +1,88 @@
-"""Byte-pair encoding from scratch (Sennrich et al., 2016), as short as it reads; the `tokenizers` library is the reference."""
+"""Byte-level BPE from scratch (Sennrich et al., 2016; Radford et al., 2019); the `tokenizers` library is the reference.
+
+A text is cut into words by GPT-2's pattern, a word's UTF-8 bytes become one printable character each, and merges join symbols
+inside words only.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+import regex
 
 Merge = tuple[str, str]
+_WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 
 
-def learn_merges(word_counts: dict[str, int], merges: int) -> list[Merge]:
-    """The first ``merges`` merges over ``word_counts``: the commonest pair each time, ties broken by the smaller pair.
+def byte_characters() -> dict[int, str]:
+    """A printable character for each byte: itself where it is printable Latin-1, else one from U+0100 on (as in GPT-2)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {byte: chr(byte) for byte in sorted(printable)} | {byte: chr(0x100 + n) for n, byte in enumerate(others)}
 
-    Every word is a sequence of symbols that starts as its characters. Only the words that hold the merged pair are counted
-    again, so the cost of a merge is the length of those words and not of the corpus.
+
+_CHARACTER = byte_characters()
+_BYTE = {character: byte for byte, character in _CHARACTER.items()}
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, each a string of byte characters. Joined, they are the whole text."""
+    return ["".join(_CHARACTER[byte] for byte in word.encode("utf-8")) for word in _WORD.findall(text)]
+
+
+def learn_merges(texts: Iterable[str], merges: int, min_frequency: int = 1) -> list[Merge]:
+    """The first ``merges`` merges: the commonest adjacent pair each time, among equals the pair of symbols known the longest.
+
+    Only the words that hold the merged pair are counted again, so a merge costs the length of those words and not of the corpus.
     """
-    words = {word: list(word) for word in sorted(word_counts)}
+    frequency = Counter(word for text in texts for word in words_of(text))
+    words = {word: list(word) for word in frequency}
+    age = {character: number for number, character in enumerate(sorted(_BYTE))}
     counts: Counter[Merge] = Counter()
-    where: dict[Merge, set[str]] = {}
+    holders: dict[Merge, set[str]] = defaultdict(set)
     for word, symbols in words.items():
-        _count(word, symbols, word_counts[word], counts, where)
+        for pair in itertools.pairwise(symbols):
+            counts[pair] += frequency[word]
+            holders[pair].add(word)
+    queue = [_entry(pair, counts[pair], age) for pair in counts]
+    heapq.heapify(queue)
     learned: list[Merge] = []
-    while len(learned) < merges and counts:
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        if counts[best] < 1:
+    while queue and len(learned) < merges:
+        negative, _, _, pair = heapq.heappop(queue)
+        if counts[pair] != -negative:  # counted again since: the entry that holds is elsewhere in the queue, or none is
+            continue
+        if -negative < max(min_frequency, 1):
             break
-        learned.append(best)
-        for word in sorted(where[best]):
-            _count(word, words[word], -word_counts[word], counts, where)
-            words[word] = apply_merge(words[word], best)
-            _count(word, words[word], word_counts[word], counts, where)
-        counts.pop(best, None)
+        learned.append(pair)
+        age.setdefault("".join(pair), len(age))
+        for changed in _merge_everywhere(pair, words, frequency, counts, holders):
+            if counts[changed] > 0:
+                heapq.heappush(queue, _entry(changed, counts[changed], age))
     return learned
 
 
-def _count(word: str, symbols: list[str], weight: int, counts: Counter[Merge], where: dict[Merge, set[str]]) -> None:
-    for pair in zip(symbols, symbols[1:], strict=False):
-        counts[pair] += weight
-        if weight > 0:
-            where.setdefault(pair, set()).add(word)
+def _entry(pair: Merge, count: int, age: dict[str, int]) -> tuple[int, int, int, Merge]:
+    return -count, age[pair[0]], age[pair[1]], pair
+
+
+def _merge_everywhere(
+    pair: Merge, words: dict[str, list[str]], frequency: Counter[str], counts: Counter[Merge], holders: dict[Merge, set[str]]
+) -> set[Merge]:
+    """Join ``pair`` in every word that holds it; returns the pairs whose counts changed."""
+    changed: set[Merge] = set()
+    for word in holders.pop(pair):
+        before = words[word]
+        after = words[word] = apply_merge(before, pair)
+        for sign, symbols in ((-1, before), (1, after)):
+            for other in itertools.pairwise(symbols):
+                counts[other] += sign * frequency[word]
+                changed.add(other)
+                if sign > 0:
+                    holders[other].add(word)
+    return changed
 
 
 def apply_merge(symbols: list[str], merge: Merge) -> list[str]:
@@ -53,12 +99,19 @@ def apply_merge(symbols: list[str], merge: Merge) -> list[str]:
     return out
 
 
-def encode(word: str, merges: list[Merge]) -> list[str]:
-    """A word's symbols after every merge, in the order they were learned."""
+def encode(text: str, merges: list[Merge]) -> list[str]:
+    """The tokens of a text: in every word, the earliest learned merge that fits is applied until none does."""
     ranks = {merge: rank for rank, merge in enumerate(merges)}
+    return [token for word in words_of(text) for token in _encode_word(word, ranks)]
+
+
+def _encode_word(word: str, ranks: dict[Merge, int]) -> list[str]:
     symbols = list(word)
-    while True:
-        pairs = [(ranks[p], p) for p in zip(symbols, symbols[1:], strict=False) if p in ranks]
-        if not pairs:
-            return symbols
-        symbols = apply_merge(symbols, min(pairs)[1])
+    while fitting := [(ranks[pair], pair) for pair in itertools.pairwise(symbols) if pair in ranks]:
+        symbols = apply_merge(symbols, min(fitting)[1])
+    return symbols
+
+
+def decode(tokens: Iterable[str]) -> str:
+    """The text of tokens. Bytes that are no UTF-8 become U+FFFD, which only cutting inside a character can cause."""
+    return bytes(_BYTE[character] for token in tokens for character in token).decode("utf-8", errors="replace")

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from tokenizers import Tokenizer
 
-from curriculum.evaluation.statistics import bootstrap_mean
+from curriculum.errors import DataError
+from curriculum.evaluation.statistics import bootstrap_mean, clopper_pearson
 from curriculum.plots import draw
 from curriculum.results import Metric, StudyResult
+from curriculum.tokenization.bpe import learn_merges
 from curriculum.tokenization.settings import TokenizationSettings
-from curriculum.tokenization.training import KINDS, UNKNOWN, train_tokenizer
+from curriculum.tokenization.training import DETERMINISTIC, KINDS, UNKNOWN, train_tokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MEASURES = ("bytes_per_token", "fertility", "unknown_rate", "round_trip")
+REMARKS = [
+    "Fertility is tokens a word, words parted at white space. Metrics are means over held-out documents of every corpus, at the "
+    "largest vocabulary; the table has each corpus and size by itself.",
+    "Case is kept in all three. WordPiece's pre-tokenizer drops white space, so a text comes back only where its gaps are single "
+    "spaces. An unknown token swallows its whole word, so where the unknown rate is high, bytes per token flatter.",
+    "The library trains WordPiece by pair frequency, as BPE; what is WordPiece's own is the longest-match encoding.",
+    "The library breaks ties of WordPiece and Unigram by the order of a hash map: their vocabularies, and so their figures, differ "
+    "a little from run to run. Byte-level BPE comes out the same.",
+]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One document under one tokenizer. ``words`` are split at white space."""
+    """One document under one tokenizer. ``words`` are parted at white space."""
 
     tokens: int
     words: int
@@ -27,79 +46,148 @@ class Measured:
     unknown: int
     exact: bool
 
+    def scores(self) -> dict[str, float]:
+        """The four measures of this document."""
+        tokens, words = max(self.tokens, 1), max(self.words, 1)
+        values = (self.bytes / tokens, self.tokens / words, self.unknown / tokens, float(self.exact))
+        return dict(zip(_MEASURES, values, strict=True))
+
 
 def measure(tokenizer: Tokenizer, text: str) -> Measured:
     """Count what a tokenizer makes of one document."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
     unknown = tokenizer.token_to_id(UNKNOWN)
     return Measured(
-        tokens=len(encoding.ids), words=len(text.split()), bytes=len(text.encode("utf-8")),
-        unknown=sum(i == unknown for i in encoding.ids) if unknown is not None else 0,
-        exact=tokenizer.decode(encoding.ids, skip_special_tokens=False) == text,
+        tokens=len(ids), words=len(text.split()), bytes=len(text.encode("utf-8")),
+        unknown=0 if unknown is None else ids.count(unknown),
+        exact=tokenizer.decode(ids, skip_special_tokens=False) == text,
     )
 
 
 def compare_tokenizers(
-    corpora: dict[str, list[str]], settings: TokenizationSettings, *, seed: int, progress: Callable[[str], None]
+    corpora: dict[str, list[str]],
+    settings: TokenizationSettings,
+    *,
+    seed: int,
+    foreign: dict[str, list[str]] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> StudyResult:
-    """Train each kind at each size on each corpus (80% of it), and measure it on documents it did not see."""
-    rows, scores = [], []
-    for name, texts in corpora.items():
-        order = np.random.default_rng(seed).permutation(len(texts))
-        cut = max(1, int(0.8 * len(order)))
-        train = _bounded([texts[i] for i in order[:cut]], settings.study_characters)
-        held_out = [(int(i), texts[i]) for i in order[cut:][: settings.study_documents]]
+    """Train each kind at each size on 80% of each corpus, and measure it on documents it did not see.
+
+    ``foreign`` texts are not trained on: every tokenizer of the largest size is measured on them, and on the other corpora.
+
+    Raises:
+        DataError: a corpus with too few different documents to hold some out.
+    """
+    splits = {name: _split(texts, settings, seed) for name, texts in corpora.items()}
+    unseen = {name: held_out for name, (_, held_out) in splits.items()} | (foreign or {})
+    rows, transfers, scores = [], [], []
+    for name, (train, held_out) in splits.items():
         for size in settings.study_vocab_sizes:
             for kind in KINDS:
                 begun = time.perf_counter()
                 tokenizer = train_tokenizer(kind, train, size)
-                seconds = time.perf_counter() - begun
-                found = [measure(tokenizer, text) for _, text in held_out]
-                rows.append({"corpus": name, "tokenizer": kind, "vocabulary": size, **_summary(found), "train_seconds": seconds})
-                progress(f"{name} {kind} {size}: {rows[-1]['bytes_per_token']:.2f} bytes a token, trained in {seconds:.1f} s")
-                key = [{"example_id": f"{name}/{kind}/{size}/{i}"} for i, _ in held_out]
-                scores += [k | asdict(m) | {"kind": kind, "size": size} for k, m in zip(key, found, strict=True)]
-    table, per_example = pd.DataFrame(rows), pd.DataFrame(scores)
+                made = {"corpus": name, "tokenizer": kind, "vocabulary": size, "train_seconds": time.perf_counter() - begun}
+                found = [measure(tokenizer, text) for text in held_out]
+                rows.append({**made, **_summary(found)})
+                progress(f"{name}, {kind} of {size}: {rows[-1]['bytes_per_token']:.2f} bytes a token")
+                if size == max(settings.study_vocab_sizes):
+                    scores += [_scored(name, text, kind, m) for text, m in zip(held_out, found, strict=True)]
+                    for other, texts in unseen.items():
+                        there = _summary([measure(tokenizer, text) for text in texts])
+                        transfers.append({"trained_on": name, "measured_on": other, "tokenizer": kind, **there})
+    table, per_example = pd.DataFrame(rows), _wide(scores)
+    agreement = merge_agreement(next(iter(splits.values()))[0], settings.study_merges)
     return StudyResult(
-        study="tokenizers_study", metrics=_metrics(per_example, settings), settings=settings.model_dump(mode="json"), seeds=[seed],
-        per_example=per_example, tables={"tokenizers": table}, plots={"bytes_per_token": _plot(table)},
+        study="tokenizers_study", metrics=[*_metrics(per_example, table), agreement], settings=settings.model_dump(mode="json"),
+        seeds=[seed], remarks=REMARKS, per_example=per_example, tables={"tokenizers": table, "transfer": pd.DataFrame(transfers)},
+        plots={"bytes_per_token": _compression_plot(table), "transfer": _transfer_plot(pd.DataFrame(transfers))},
     )
 
 
+def merge_agreement(texts: list[str], merges: int, characters: int = 60_000) -> Metric:
+    """The share of the first merges on which the from-scratch BPE and the library agree, in order, on the same text."""
+    sample = _bounded(texts, characters)
+    library = json.loads(train_tokenizer("bpe", sample, 257 + merges).to_str())["model"]["merges"]
+    ours = learn_merges(sample, len(library))
+    equal = sum(tuple(a) == b for a, b in zip(library, ours, strict=False))
+    return Metric(name="merge_agreement__scratch_bpe", value=equal / max(len(library), 1), n=len(library))
+
+
+def _split(texts: list[str], settings: TokenizationSettings, seed: int) -> tuple[list[str], list[str]]:
+    order = np.random.default_rng(seed).permutation(len(texts))
+    cut = max(1, int(0.8 * len(order)))
+    train = [texts[i] for i in order[:cut]]
+    seen = set(train)
+    held_out = [texts[i] for i in order[cut:] if texts[i] not in seen][: settings.study_documents]
+    if not held_out:
+        raise DataError(f"a corpus of {len(texts)} documents leaves none to measure tokenizers on; give it more of them")
+    return _bounded(train, settings.study_characters), held_out
+
+
 def _bounded(texts: list[str], characters: int) -> list[str]:
-    ends = np.cumsum([len(t) for t in texts])
+    ends = np.cumsum([len(text) for text in texts])
     return texts[: int(np.searchsorted(ends, characters)) + 1]
 
 
+def _scored(corpus: str, text: str, kind: str, found: Measured) -> dict[str, object]:
+    example = f"{corpus}/{sha256(text.encode('utf-8')).hexdigest()[:12]}"
+    return {"example_id": example, "kind": kind, **found.scores()}
+
+
+def _wide(scores: list[dict[str, object]]) -> pd.DataFrame:
+    """One row a document, one column a metric: ``fertility__bpe`` and so on."""
+    table = pd.DataFrame(scores).drop_duplicates(["example_id", "kind"]).pivot(index="example_id", columns="kind")
+    table.columns = [f"{measure}__{kind}" for measure, kind in table.columns]
+    return table.reset_index()
+
+
 def _summary(found: list[Measured]) -> dict[str, float]:
-    tokens, words = sum(m.tokens for m in found), sum(m.words for m in found)
-    return {
-        "bytes_per_token": sum(m.bytes for m in found) / max(tokens, 1),
-        "fertility": tokens / max(words, 1),
-        "unknown_rate": sum(m.unknown for m in found) / max(tokens, 1),
-        "round_trip": float(np.mean([m.exact for m in found])),
-    }
+    """The measures over all of ``found`` together: totals divided by totals."""
+    columns = zip(*((m.tokens, m.words, m.bytes, m.unknown) for m in found), strict=True)
+    tokens, words, size, unknown = (sum(column) for column in columns)
+    exact = sum(m.exact for m in found) / len(found)
+    values = (size / max(tokens, 1), tokens / max(words, 1), unknown / max(tokens, 1), exact)
+    return dict(zip(_MEASURES, values, strict=True)) | {"documents": len(found)}
 
 
-def _metrics(scores: pd.DataFrame, settings: TokenizationSettings) -> list[Metric]:
-    metrics = []
+def _metrics(scores: pd.DataFrame, table: pd.DataFrame) -> list[Metric]:
+    metrics, n = [], len(scores)
     for kind in KINDS:
-        mine = scores[(scores["kind"] == kind) & (scores["size"] == max(settings.study_vocab_sizes))]
-        ratio = (mine["bytes"] / mine["tokens"].clip(lower=1)).to_numpy()
-        low, high = bootstrap_mean(ratio)
-        n = len(mine)
-        metrics += [
-            Metric(name=f"bytes_per_token__{kind}", value=float(ratio.mean()), low=low, high=high, n=n),
-            Metric(name=f"fertility__{kind}", value=mine["tokens"].sum() / max(mine["words"].sum(), 1), n=n, higher_is_better=False),
-            Metric(name=f"unknown_rate__{kind}", value=mine["unknown"].sum() / max(mine["tokens"].sum(), 1), n=n, higher_is_better=False),
-            Metric(name=f"round_trip__{kind}", value=float(scores.loc[scores["kind"] == kind, "exact"].mean()), n=n),
-        ]
+        for name in _MEASURES:
+            column = scores[f"{name}__{kind}"].to_numpy()
+            low, high = clopper_pearson(int(column.sum()), n) if name == "round_trip" else bootstrap_mean(column)
+            metrics.append(
+                Metric(
+                    name=f"{name}__{kind}", value=float(column.mean()), low=low, high=high, n=n,
+                    higher_is_better=name in {"bytes_per_token", "round_trip"}, deterministic=kind in DETERMINISTIC,
+                )
+            )
+        seconds = float(table.loc[table["tokenizer"] == kind, "train_seconds"].sum())
+        metrics.append(Metric(name=f"train_seconds__{kind}", value=seconds, unit="s", higher_is_better=False, deterministic=False))
     return metrics
 
 
-def _plot(table: pd.DataFrame) -> bytes:
-    def paint(axes: object) -> None:
-        for (corpus, kind), rows in table.groupby(["corpus", "tokenizer"]):
-            axes.plot(rows["vocabulary"], rows["bytes_per_token"], marker="o", label=f"{kind}, {corpus}")  # type: ignore[attr-defined]
+def _compression_plot(table: pd.DataFrame) -> bytes:
+    marks = dict(zip(dict.fromkeys(table["corpus"]), ("o", "s", "^", "v", "D", "x"), strict=False))
+    lines = dict(zip(KINDS, ("C0", "C1", "C2"), strict=True))
 
-    return draw(paint, title="Compression on held-out documents", x="vocabulary", y="bytes per token")
+    def paint(axes: Axes) -> None:
+        for (corpus, kind), rows in table.groupby(["corpus", "tokenizer"], sort=False):
+            style = {"marker": marks.get(corpus, "."), "color": lines[kind], "label": f"{kind}, {corpus}"}
+            axes.plot(rows["vocabulary"], rows["bytes_per_token"], **style)
+        axes.set_xscale("log", base=2)
+
+    return draw(paint, title="Compression of held-out documents", x="vocabulary", y="bytes per token", size=(5.6, 3.8))
+
+
+def _transfer_plot(table: pd.DataFrame) -> bytes:
+    mean = table.groupby(["measured_on", "tokenizer"], sort=False)["fertility"].mean().unstack()[list(KINDS)]
+
+    def paint(axes: Axes) -> None:
+        places = np.arange(len(mean))
+        for number, kind in enumerate(KINDS):
+            axes.bar(places + 0.27 * (number - 1), mean[kind], width=0.25, label=kind)
+        axes.set_xticks(places, [str(name).replace(" ", "\n") for name in mean.index], fontsize=7)
+
+    return draw(paint, title="Tokens a word, by text (mean over training corpora)", y="fertility", size=(6.4, 3.6))

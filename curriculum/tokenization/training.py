@@ -9,12 +9,16 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
 KINDS: tuple[Kind, ...] = ("bpe", "wordpiece", "unigram")
+DETERMINISTIC: tuple[Kind, ...] = ("bpe",)  # the library trains the other two over hash maps, in another order each time
 END = "<|endoftext|>"
 UNKNOWN = "[UNK]"
 
 
 def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A tokenizer of at most ``vocab_size`` entries. ``bpe`` works on bytes, so it knows every text; the others on characters.
+
+    ``wordpiece`` keeps case, encodes by the longest match from the left, and learns as the library does: by pair frequency, not
+    by the likelihood ratio of the original (Schuster and Nakajima, 2012). ``unigram`` is Kudo's (2018), spaces as U+2581.
 
     Raises:
         ValueError: an unknown ``kind``.
@@ -41,4 +45,5 @@ def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int) -> Tokeni
     else:
         raise ValueError(f"unknown tokenizer kind '{kind}'; use one of {', '.join(KINDS)}")
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True  # an end token written out in somebody's text is text
     return tokenizer
