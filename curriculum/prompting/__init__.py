@@ -1,0 +1,1 @@
+"""Prompt patterns and their study."""
