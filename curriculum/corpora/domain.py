@@ -43,7 +43,7 @@ def build_domain_corpus(documents: pd.DataFrame, settings: CorporaSettings, *, p
         wanted &= documents["text"].map(prose_share) >= settings.domain_prose_share
         documents = documents[wanted]
     chosen = documents.reset_index(drop=True)
-    splits = split_by_cluster(list(chosen["text"]), _SHARES, settings.near_duplicate_jaccard)
+    splits = split_by_cluster(list(chosen["text"]), _SHARES, settings.leakage_jaccard)
     chosen = chosen.assign(split=splits).sort_values(["digest", "doc_id"])  # by hash: a fixed sample of the whole
     budgets = {"train": settings.domain_train_characters, "test": settings.domain_test_characters}
     kept = []

@@ -62,7 +62,7 @@ def build_tokenized_corpus(
     """
     table = documents.sort_values(["digest", "doc_id"])  # a fixed shuffle: neighbours by name are alike
     texts = list(table["text"])
-    splits = split_by_cluster(texts, SHARES, settings.near_duplicate_jaccard)
+    splits = split_by_cluster(texts, SHARES, settings.leakage_jaccard)
     by_split = {name: [text for text, split in zip(texts, splits, strict=True) if split == name] for name in SHARES}
     tokenizer = train_tokenizer("bpe", by_split["train"], settings.vocab_size)
     tokenizer.save(str(out / "tokenizer.json"))
@@ -72,7 +72,7 @@ def build_tokenized_corpus(
         "splits": {name: _write_split(name, by_split[name], tokenizer, settings, out) for name in SHARES},
     }
     (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    leaked = leakage(by_split, settings.near_duplicate_jaccard)
+    leaked = leakage(by_split, settings.leakage_jaccard)
     progress(f"{meta['splits']['train']['tokens']:,} training tokens, {leaked} documents on two sides")
     return DirectoryArtifact(out, {**meta, "leaked_documents": leaked})
 
