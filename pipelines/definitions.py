@@ -39,7 +39,7 @@ def build_definitions(profile_name: str) -> dg.Definitions:
         schedules=all_schedules(),
         resources=build_resources(profile_name, home(), fresh=fresh),
         executor=dg.in_process_executor,
-        loggers={"console": progress_logger},
+        loggers={"progress": progress_logger},
     )
 
 
