@@ -51,7 +51,8 @@ def materialise(made: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def test_the_packaged_corpora(resources: Callable[..., dict[str, Any]]) -> None:
-    made = resources(corpora={"libraries": [], "minimum_characters": 250}, tokenization={**SMALL, "train_tokens": 20_000, "held_out_tokens": 5_000})
+    tokenization = {**SMALL, "train_tokens": 20_000, "held_out_tokens": 5_000}
+    made = resources(corpora={"libraries": [], "minimum_characters": 250}, tokenization=tokenization)
     names = ["pydocs_corpus", "notes_corpus", "notes_questions", "labelled_claims", "domain_corpus", "tokenized_corpus"]
     values = materialise(made, *names)
     pydocs: pd.DataFrame = values["pydocs_corpus"]
