@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score
 
 from curriculum.errors import DataError
+from curriculum.grounding.controls import KINDS, with_controls
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.similarity import containment, cosine
 from curriculum.grounding.verifier import SupportVerifier, best_threshold, numbers_missing
@@ -35,8 +36,9 @@ def calibrate(
 ) -> StudyResult:
     """AUC, balanced accuracy and Cohen's kappa on the test split of ``labelled_claims``, with bootstrap intervals.
 
-    Beside them the same for the cosine of ``encoder``'s embeddings and for the share of the claim's words found in the passage,
-    each with a threshold of its own from the dev split. ``encoder`` is the directory of a sentence encoder.
+    ``auc_controlled`` (and so on) adds the control claims of :mod:`curriculum.grounding.controls`, without which the wording of
+    the claims gives the labels away. Beside them the same for the cosine of ``encoder``'s embeddings and for the share of the
+    claim's words found in the passage, each with a threshold of its own from dev. ``encoder`` is a sentence encoder's directory.
 
     Raises:
         DataError: a split lacks one of the two labels.
@@ -44,7 +46,8 @@ def calibrate(
     for split in ("dev", "test"):
         if labelled_claims.loc[labelled_claims["split"] == split, "supported"].nunique() != 2:
             raise DataError(f"labelled_claims needs supported and unsupported rows of split '{split}'; see notes/claims.yaml")
-    pairs = list(zip(labelled_claims["passage"], labelled_claims["claim"], strict=True))
+    claims = pd.concat([with_controls(part) for _, part in labelled_claims.groupby("split", sort=True)], ignore_index=True)
+    pairs = list(zip(claims["passage"], claims["claim"], strict=True))
     logits, missing = verifier.logits(pairs), numbers_missing(pairs)
     scores = {
         "": verifier.probabilities(logits, missing),
@@ -53,9 +56,11 @@ def calibrate(
         "__cosine": cosine(pairs, encoder, device),
         "__containment": containment(pairs),
     }
-    rows = labelled_claims.assign(**{f"score{name}": values for name, values in scores.items()}).reset_index(drop=True)
-    test, thresholds = rows[rows["split"] == "test"], _thresholds(rows, scores, verifier)
+    rows = claims.assign(**{f"score{name}": values for name, values in scores.items()})
+    controlled, thresholds = rows[rows["split"] == "test"], _thresholds(rows, scores, verifier)
+    test = controlled[~controlled["kind"].isin(KINDS)]
     metrics = _metrics(test, scores, thresholds, settings.bootstrap_resamples, seed)
+    metrics += _metrics(controlled, scores, thresholds, settings.bootstrap_resamples, seed, "_controlled")
     labels, support = test["supported"].to_numpy(dtype=bool), test["score"].to_numpy(dtype=float)
     metrics.append(Metric(name="threshold", value=verifier.threshold, n=int((rows["split"] == "dev").sum())))
     metrics.append(Metric(name="brier", value=float(np.mean((support - labels) ** 2)), n=len(test), higher_is_better=False))
@@ -65,8 +70,8 @@ def calibrate(
         settings=settings.model_dump(mode="json"),
         seeds=[seed],
         remarks=_remarks(metrics, test),
-        per_example=_per_example(test, verifier.threshold),
-        tables={"per_kind": per_kind(test, scores, verifier.threshold), "reliability": reliability(support, labels)},
+        per_example=_per_example(controlled, verifier.threshold),
+        tables={"per_kind": per_kind(controlled, scores, verifier.threshold), "reliability": reliability(support, labels)},
         plots={"reliability": _reliability_plot(support, labels)},
     )
 
@@ -79,7 +84,7 @@ def _thresholds(rows: pd.DataFrame, scores: dict[str, np.ndarray], verifier: Sup
 
 
 def _metrics(
-    test: pd.DataFrame, scores: dict[str, np.ndarray], thresholds: dict[str, float], resamples: int, seed: int
+    test: pd.DataFrame, scores: dict[str, np.ndarray], thresholds: dict[str, float], resamples: int, seed: int, suffix: str = ""
 ) -> list[Metric]:
     labels = test["supported"].to_numpy(dtype=bool)
     found: list[Metric] = []
@@ -93,7 +98,8 @@ def _metrics(
         }
         for metric, (statistic, given) in statistics.items():
             low, high = bootstrap(statistic, labels, given, resamples=resamples, seed=seed)
-            found.append(Metric(name=f"{metric}{name}", value=float(statistic(labels, given)), n=len(test), low=low, high=high))
+            value = float(statistic(labels, given))
+            found.append(Metric(name=f"{metric}{suffix}{name}", value=value, n=len(test), low=low, high=high))
     return found
 
 
@@ -152,15 +158,20 @@ def _per_example(test: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def _remarks(metrics: Sequence[Metric], test: pd.DataFrame) -> list[str]:
-    auc = {m.name: m for m in metrics if m.name.startswith("auc")}
-    low = auc["auc"].low
+    named = {m.name: m for m in metrics}
+    low, containment = named["auc"].low, named["auc__containment"].value
     verdict = (
         "above chance: the interval of its AUC lies above 0.5"
         if low is not None and low > 0.5
         else "not shown to be above chance: the interval of its AUC reaches 0.5, so what it judges is to be read as a warning only"
     )
-    return [
+    remarks = [
         f"On {len(test)} held-out human-labelled claims the verifier is {verdict}.",
-        f"Beside it cosine similarity has AUC {auc['auc__cosine'].value:.2f}, token containment {auc['auc__containment'].value:.2f}.",
+        f"Beside it cosine similarity has AUC {named['auc__cosine'].value:.2f}, token containment {containment:.2f}.",
     ]
-
+    if abs(containment - 0.5) > 0.15:
+        remarks.append(
+            f"The wording gives these labels away (containment {containment:.2f}, 0.5 would be no cue): read auc_controlled, "
+            f"{named['auc_controlled'].text()}, where containment alone has {named['auc_controlled__containment'].value:.2f}."
+        )
+    return remarks

@@ -6,28 +6,47 @@ import re
 
 from curriculum.grounding.sentences import sentences
 
-_COPULA = re.compile(r"^(?:what|which|who) (is|are|was|were) (?P<subject>[^?]+)\?*$", re.IGNORECASE)
-_COUNT = re.compile(r"^how many (?P<noun>[\w -]+?) (?P<verb>is|are|was|were)\b(?P<rest>[^?]*)\?*$", re.IGNORECASE)
+_BE = "is|are|was|were"
+_AUXILIARY = rf"{_BE}|can|could|will|would|should|must|may|might|has|have|had"
+_COPULA = re.compile(rf"^(?:what|who|which) (?P<verb>{_BE}) (?P<subject>.+)$", re.IGNORECASE)
+_COUNT = re.compile(rf"^how (?:many|much) (?P<noun>[\w-]+(?: [\w-]+)??) (?P<rest>(?:{_AUXILIARY})\b.*)$", re.IGNORECASE)
+_DO = re.compile(
+    r"^(?P<preposition>(?:in|on|at|by|to|for|from|with|of|under) )?(?:what|which|who|whom|when|where|why|how)\b.*?"
+    r" (?:do|does|did) (?P<rest>.+)$",
+    re.IGNORECASE,
+)
+_ADVERB = re.compile(rf"^(?:when|where|why|how) (?P<verb>{_AUXILIARY}) (?P<rest>.+)$", re.IGNORECASE)
+_SUBJECT = re.compile(r"^(?:who|what|which(?: (?!of\b)[\w-]+){1,3}?) (?P<rest>(?:[a-z]+(?:s|ed)|" + _AUXILIARY + r")\b.*)$", re.IGNORECASE)
 
 
 def statement(question: str, answer: str) -> str:
-    """A question and its answer as one claim: declarative where the form is plain, else ``question answer``.
+    """A question and its answer as one claim: declarative where the question has one of the common forms, else ``question answer``.
 
-    ``What is the capital of France?`` and ``Paris`` give ``The capital of France is Paris.`` An answer of more than 12 words,
-    or one that is a sentence, is the claim itself.
+    ``What is the capital of France?`` and ``Paris`` give ``The capital of France is Paris.`` The grammar may limp (``the Seine
+    flow through Paris``): a verifier reads it, nobody else does. An answer that is a sentence is the claim itself.
     """
-    answer = " ".join(answer.split()).rstrip(".")
-    question = " ".join(question.split())
-    if len(answer.split()) > 12 and re.match(r"[A-Z]", answer):
-        return f"{answer}."
-    copula = _COPULA.match(question)
-    if copula:
-        subject = copula["subject"].strip()
-        return f"{subject[:1].upper()}{subject[1:]} {copula[1].lower()} {answer}."
-    count = _COUNT.match(question)
-    if count:
-        return f"{answer} {count['noun']} {count['verb']}{count['rest'].rstrip()}."
-    return f"{question.rstrip('?')}? {answer}."
+    answer = " ".join(answer.split())
+    question = " ".join(question.split()).rstrip("?").rstrip()
+    if len(answer.split()) >= 5 and re.fullmatch(r"[A-Z].*[.!]", answer):
+        return answer
+    answer = answer.rstrip(".")
+    made = _declarative(question, answer)
+    return f"{made[:1].upper()}{made[1:]}." if made else f"{question}? {answer}."
+
+
+def _declarative(question: str, answer: str) -> str | None:
+    if found := _COPULA.match(question):
+        return f"{found['subject']} {found['verb'].lower()} {answer}"
+    if found := _COUNT.match(question):
+        return f"{answer} {found['noun']} {found['rest']}"
+    if found := _DO.match(question):
+        preposition = (found["preposition"] or "").lower()
+        return f"{found['rest']} {preposition}{answer}"
+    if found := _ADVERB.match(question):
+        return f"{found['rest']} {found['verb'].lower()} {answer}"
+    if found := _SUBJECT.match(question):
+        return f"{answer} {found['rest']}"
+    return None
 
 
 def claims_of(question: str, answer: str) -> list[str]:

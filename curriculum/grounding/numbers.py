@@ -55,7 +55,7 @@ def numbers_supported(passage: str, claim: str) -> bool:
 
 
 def _same(a: float, b: float) -> bool:
-    return abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+    return abs(a - b) <= 1e-13 * max(abs(a), abs(b))
 
 
 def _readings(value: float, percent: str | None) -> frozenset[float]:

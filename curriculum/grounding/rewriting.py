@@ -94,7 +94,10 @@ def negate(sentence: str, rng: random.Random, others: Sequence[str]) -> str | No
         plain = {"cannot": "can", "never": "always", "no longer": "still"}.get(negated.group(), negated.group(1) or "")
         return sentence[: negated.start()] + plain + sentence[negated.end() :]
     auxiliary = _AUXILIARY.search(sentence)
-    return None if auxiliary is None else sentence[: auxiliary.end()] + " not" + sentence[auxiliary.end() :]
+    if auxiliary is None:
+        return None
+    negation = "not" if auxiliary.group() == "can" else " not"
+    return sentence[: auxiliary.end()] + negation + sentence[auxiliary.end() :]
 
 
 def reverse(sentence: str, rng: random.Random, others: Sequence[str]) -> str | None:

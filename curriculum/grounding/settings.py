@@ -17,4 +17,4 @@ class VerifierSettings(CrossEncoderSettings):
     sentence_claims: int = Field(1, ge=0, description="claims made of context sentences for each question-answering example")
     max_examples: int = Field(4000, ge=1, description="question-answering examples that claims are made of")
     baseline_encoder: str = Field("packaged:minilm", description="sentence encoder of the cosine baseline")
-    bootstrap_resamples: int = Field(2000, ge=100)
+    bootstrap_resamples: int = Field(500, ge=100)

@@ -12,6 +12,7 @@ from curriculum.artifacts import ModelArtifact
 from curriculum.crossencoder.model import CrossEncoder
 from curriculum.crossencoder.training import train
 from curriculum.errors import DataError
+from curriculum.grounding.controls import with_controls
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.synthesis import training_groups
 from curriculum.grounding.verifier import SupportVerifier, fit_calibration, numbers_missing
@@ -33,7 +34,7 @@ def train_verifier(
     device: str = "cpu",
     precision: str = "float32",
 ) -> ModelArtifact:
-    """Train on the training split of ``qa_examples``, calibrate on the dev split of ``labelled_claims``, write to ``out``.
+    """Train on the training split of ``qa_examples``, calibrate on the dev split of ``labelled_claims`` with its controls.
 
     Raises:
         DataError: a split is empty, or the dev claims do not hold both labels.
@@ -52,8 +53,9 @@ def train_verifier(
     dev = labelled_claims[labelled_claims["split"] == "dev"]
     if dev["supported"].nunique() != 2:
         raise DataError("labelled_claims needs supported and unsupported rows of split 'dev': the threshold is chosen on these")
+    dev = with_controls(dev)
     pairs = list(zip(dev["passage"], dev["claim"], strict=True))
-    verifier.calibration = fit_calibration(verifier.logits(pairs), numbers_missing(pairs), dev["supported"].to_numpy())
+    verifier.calibration = fit_calibration(verifier.logits(pairs), numbers_missing(pairs), dev["supported"].to_numpy(bool))
     verifier.save(out)
     facts = {
         "training_pairs": len(groups), "steps": settings.steps, "last_loss": float(np.mean(losses[-20:])),

@@ -42,11 +42,10 @@ class Answerer(Protocol):
 class GeneratorAnswerer:
     """Prompts a text generator with the rules, the numbered passages and the question."""
 
-    def __init__(self, generator: Generator, *, max_new_tokens: int, passage_words: int, batch: int, seed: int = 0) -> None:
+    def __init__(self, generator: Generator, *, max_new_tokens: int, passage_words: int, seed: int = 0) -> None:
         self.generator = generator
         self.max_new_tokens = max_new_tokens
         self.passage_words = passage_words
-        self.batch = batch
         self.seed = seed
 
     def messages(self, question: str, contexts: Sequence[str]) -> list[dict[str, str]]:
@@ -57,15 +56,15 @@ class GeneratorAnswerer:
     def answer(self, questions: Sequence[str], contexts: Sequence[Sequence[str]]) -> list[Draft]:
         """One draft a question; an answer that says it does not know is an abstention."""
         prompts = [self.messages(q, c) for q, c in zip(questions, contexts, strict=True)]
-        drafts = []
-        for start in range(0, len(prompts), self.batch):
-            batch = prompts[start : start + self.batch]
-            for messages, made in zip(
-                batch, self.generator.generate(batch, max_new_tokens=self.max_new_tokens, seed=self.seed), strict=True
-            ):
-                transcript = "\n\n".join(f"{m['role']}: {m['content']}" for m in messages) + f"\n\nassistant: {made.text}"
-                drafts.append(Draft(clean_answer(made.text), transcript, made.seconds))
-        return drafts
+        made = self.generator.generate(prompts, max_new_tokens=self.max_new_tokens, seed=self.seed)
+        return [
+            Draft(clean_answer(g.text), "\n\n".join(f"{m['role']}: {m['content']}" for m in [*p, _said(g.text)]), g.seconds)
+            for p, g in zip(prompts, made, strict=True)
+        ]
+
+
+def _said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
 def clean_answer(text: str) -> str:

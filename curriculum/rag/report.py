@@ -13,8 +13,8 @@ from curriculum.evaluation.statistics import bootstrap_mean, clopper_pearson
 from curriculum.grounding.verifier import SupportVerifier
 from curriculum.plots import draw
 from curriculum.rag.faithfulness import context_precision_recall, faithfulness
-from curriculum.rag.scoring import best_f1
 from curriculum.rag.settings import RagSettings
+from curriculum.reading.metrics import f1
 from curriculum.reranking.reranker import passage_texts
 from curriculum.results import Metric, StudyResult
 
@@ -81,8 +81,8 @@ def judge(answers: pd.DataFrame, verifier: SupportVerifier, passages: pd.DataFra
             "support": answers["support"].astype(float),
             "groundedness": faithfulness(questions, given, [[texts[p] for p in ids] for ids in cited], verifier),
             "groundedness__drafts": faithfulness(questions, drafts, [[texts[p] for p in ids] for ids in shown], verifier),
-            "answer_f1": [best_f1(text, list(gold)) for text, gold in zip(given, answers["gold"], strict=True)],
-            "draft_f1": [best_f1(text, list(gold)) for text, gold in zip(drafts, answers["gold"], strict=True)],
+            "answer_f1": [f1(text, list(gold)) if len(gold) else 0.0 for text, gold in zip(given, answers["gold"], strict=True)],
+            "draft_f1": [f1(text, list(gold)) if len(gold) else 0.0 for text, gold in zip(drafts, answers["gold"], strict=True)],
             "cited": [float(bool(set(c) & set(s))) if a else np.nan for a, c, s in zip(answered, cited, shown, strict=True)],
             "gold_cited": [
                 float(bool(set(c) & set(r))) if a and r else np.nan for a, c, r in zip(answered, cited, reference, strict=True)

@@ -21,7 +21,6 @@ class RagSettings(BaseModel):
     contexts: int = Field(3, ge=1, description="passages shown to the answerer, best first")
     passage_words: int = Field(160, ge=20, description="words of a passage that a generator's prompt shows")
     max_new_tokens: int = Field(48, ge=1, description="of a generated answer")
-    prompt_batch: int = Field(8, ge=1, description="prompts handed to the generator at once")
     withhold: bool = Field(True, description="withhold an answer whose support is below the threshold")
     support_threshold: float | None = Field(None, ge=0, le=1, description="None: the verifier's own, chosen on labelled dev claims")
     collection: str = Field("project", description="collection of the index that is searched")

@@ -1,0 +1,75 @@
+"""Retrieval-augmented answers: the support verifier, its calibration, the answers, and their evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assets.lineage import Lab, lineage_asset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from curriculum.artifacts import IndexArtifact, ModelArtifact
+    from curriculum.results import StudyResult
+
+
+@lineage_asset(group="rag", kinds={"torch"}, settings="verifier", topics=("faithfulness",), pool="gpu")
+def support_verifier(lab: Lab, qa_dataset: pd.DataFrame, labelled_claims: pd.DataFrame) -> ModelArtifact:
+    """A cross-encoder over (passage, claim), trained on claims derived from questions; its threshold is chosen on dev claims."""
+    from curriculum.grounding.training import train_verifier
+
+    return train_verifier(
+        qa_dataset, labelled_claims, lab.settings, model=lab.model(lab.settings.model), out=lab.out,
+        checkpoints=lab.checkpoints, progress=lab.progress, seed=lab.seed, device=lab.device, precision=lab.compute.precision,
+    )  # fmt: skip
+
+
+@lineage_asset(group="rag", kinds={"scikitlearn"}, settings="verifier", topics=("faithfulness",))
+def verifier_calibration(lab: Lab, support_verifier: ModelArtifact, labelled_claims: pd.DataFrame) -> StudyResult:
+    """The verifier's agreement with human labels on held-out claims, beside cosine similarity and token containment."""
+    from curriculum.grounding.calibration import calibrate
+    from curriculum.grounding.verifier import SupportVerifier
+
+    verifier = SupportVerifier.load(support_verifier.path, lab.device)
+    encoder = lab.model(lab.settings.baseline_encoder)
+    result = calibrate(verifier, labelled_claims, lab.settings, encoder=encoder, seed=lab.seed, device=lab.device)
+    result.identities.append(lab.identity(lab.settings.model, "model"))
+    return result
+
+
+@lineage_asset(group="rag", kinds={"torch"}, settings=("rag", "retrieval", "generator"), topics=("answer_generation",), pool="gpu")
+def rag_answers(
+    lab: Lab,
+    promoted_index: IndexArtifact,
+    passages: pd.DataFrame,
+    promoted_reranker: ModelArtifact,
+    promoted_verifier: ModelArtifact,
+    promoted_reader: ModelArtifact,
+    notes_questions: pd.DataFrame,
+) -> pd.DataFrame:
+    """Answers with their citations: retrieved, reranked, read or generated, verified, and withheld where nothing supports them."""
+    from curriculum.rag.assembly import build_answerer
+
+    from curriculum.grounding.verifier import SupportVerifier
+    from curriculum.rag.answering import Pipeline, answer_questions
+    from curriculum.reranking.first_stage import first_stage
+    from curriculum.reranking.reranker import Reranker
+
+    search, index = lab.profile.retrieval, promoted_index.path
+    pipeline = Pipeline(
+        first_stage(index / "bm25", index / "dense", search, encoder=lab.model(search.encoder), device=lab.device),
+        Reranker.load(promoted_reranker.path, lab.device),
+        SupportVerifier.load(promoted_verifier.path, lab.device),
+        build_answerer(lab.settings, reader=promoted_reader.path, generator=lab.generator, device=lab.device, seed=lab.seed),
+    )
+    return answer_questions(notes_questions, passages, pipeline, lab.settings, progress=lab.progress, seed=lab.seed)
+
+
+@lineage_asset(group="rag", kinds={"ragas"}, settings="rag", topics=("answer_generation", "faithfulness"))
+def rag_report(lab: Lab, rag_answers: pd.DataFrame, promoted_verifier: ModelArtifact, passages: pd.DataFrame) -> StudyResult:
+    """Groundedness (ragas, judged by our verifier), answer F1 and answer rate together; citations; context precision and recall."""
+    from curriculum.grounding.verifier import SupportVerifier
+    from curriculum.rag.report import report_rag
+
+    verifier = SupportVerifier.load(promoted_verifier.path, lab.device)
+    return report_rag(rag_answers, verifier, passages, lab.settings, seed=lab.seed)
