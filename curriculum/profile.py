@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from curriculum.adaptation.settings import AdapterSettings
+from curriculum.corpora.settings import CorporaSettings
 from curriculum.errors import UserError
+from curriculum.evaluation.settings import HarnessSettings
+from curriculum.generation.settings import GeneratorSettings
+from curriculum.grounding.settings import VerifierSettings
 from curriculum.hardware import ComputeSettings
+from curriculum.prompting.settings import PromptingSettings
+from curriculum.rag.settings import RagSettings
+from curriculum.reading.settings import ReaderSettings
+from curriculum.reranking.settings import RerankerSettings
+from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.syllabus import Bar
+from curriculum.tokenization.settings import TokenizationSettings
+from curriculum.transformer.settings import TransformerSettings
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -26,53 +36,32 @@ class MilestoneSource(BaseModel):
     measured_on: str
 
 
-_SECTIONS = {
-    "corpora": "curriculum.corpora.settings:CorporaSettings",
-    "tokenization": "curriculum.tokenization.settings:TokenizationSettings",
-    "transformer": "curriculum.transformer.settings:TransformerSettings",
-    "reader": "curriculum.reading.settings:ReaderSettings",
-    "adapter": "curriculum.adaptation.settings:AdapterSettings",
-    "harness": "curriculum.evaluation.settings:HarnessSettings",
-    "generator": "curriculum.generation.settings:GeneratorSettings",
-    "prompting": "curriculum.prompting.settings:PromptingSettings",
-    "retrieval": "curriculum.retrieval.settings:RetrievalSettings",
-    "reranker": "curriculum.reranking.settings:RerankerSettings",
-    "verifier": "curriculum.grounding.settings:VerifierSettings",
-    "rag": "curriculum.rag.settings:RagSettings",
-}
+class Profile(BaseModel):
+    """Everything an asset may be told. A section that a profile leaves out keeps its defaults: the starter's budgets."""
 
-
-class _Base(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     description: str = ""
     seed: int = 0
-    compute: ComputeSettings = Field(default_factory=ComputeSettings)
+    compute: ComputeSettings = ComputeSettings()
     milestones: dict[str, MilestoneSource] = Field(default_factory=dict)
     floors: list[Bar] = Field(default_factory=list)
+    corpora: CorporaSettings = CorporaSettings()
+    tokenization: TokenizationSettings = TokenizationSettings()
+    transformer: TransformerSettings = TransformerSettings()
+    reader: ReaderSettings = ReaderSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    harness: HarnessSettings = HarnessSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    prompting: PromptingSettings = PromptingSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    reranker: RerankerSettings = RerankerSettings()
+    verifier: VerifierSettings = VerifierSettings()
+    rag: RagSettings = RagSettings()
 
 
-def _section(path: str) -> Any:
-    module, name = path.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _present(path: str) -> bool:
-    try:
-        return importlib.util.find_spec(path.split(":")[0]) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-Profile = create_model(
-    "Profile",
-    __base__=_Base,
-    **{name: (_section(path), Field(default_factory=_section(path))) for name, path in _SECTIONS.items() if _present(path)},
-)
-
-
-def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Any:
+def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
     """Read ``profiles/NAME.yaml`` (or a path to a YAML file) and validate it, ``overrides`` merged in section by section.
 
     Raises:

@@ -1,0 +1,164 @@
+"""Training: it learns, it resumes exactly after kill -9, and its report is red when the mask leaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from curriculum.artifacts import DirectoryArtifact
+from curriculum.corpora.documents import document, documents_table
+from curriculum.tokenization.packing import TokenBlocks, build_tokenized_corpus
+from curriculum.tokenization.settings import TokenizationSettings
+from curriculum.transformer.report import mini_transformer_report
+from curriculum.transformer.settings import TransformerSettings
+from curriculum.transformer.training import batch_rows, fit, learning_rate, make_optimizer, next_token_loss, train_mini_transformer, train_step
+from curriculum.transformer.model import MiniTransformer, ModelConfig
+
+ROOT = Path(__file__).parents[2]
+torch.set_num_threads(1)
+TINY = TransformerSettings(
+    layers=1, width=16, heads=2, kv_heads=1, hidden=32, steps=12, batch_size=4, warmup_steps=2, checkpoint_every=4, sample_prompts=("The",)
+)
+
+
+def tiny_corpus(folder: Path) -> DirectoryArtifact:
+    rng = np.random.default_rng(0)
+    words = ["alpha", "beta", "gamma", "delta", "return", "value", "the", "list"]
+    rows = [document(f"d{i}", f"d{i}", " ".join(rng.choice(words, 60)) + f" {i}.") for i in range(120)]
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = TokenizationSettings(vocab_size=300, block_size=16, train_tokens=4000, held_out_tokens=400)
+    return build_tokenized_corpus(documents_table(rows, "test"), settings, folder, threshold=0.9, progress=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> DirectoryArtifact:
+    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def train(corpus: DirectoryArtifact, folder: Path, settings: TransformerSettings = TINY) -> Any:
+    for name in ("out", "checkpoints"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return train_mini_transformer(
+        corpus, settings, seed=0, out=folder / "out", checkpoints=folder / "checkpoints", progress=lambda _: None
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    return json.loads((folder / "out" / "history.json").read_text())["loss"]
+
+
+def test_it_learns(corpus: DirectoryArtifact, tmp_path: Path) -> None:
+    train(corpus, tmp_path, TINY.model_copy(update={"steps": 40, "learning_rate": 1e-2}))
+    found = losses(tmp_path)
+    assert found[-1] < found[0] - 1.0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.transformer.test_training import TINY, train
+from curriculum.artifacts import DirectoryArtifact
+from curriculum.transformer import training
+real = training.train_step
+def dies(model, optimizer, micro, step, settings):
+    if step == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(model, optimizer, micro, step, settings)
+training.train_step = dies
+train(DirectoryArtifact(Path(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
+def test_kill_9_and_resume_end_with_the_losses_and_weights_of_an_uninterrupted_run(corpus: DirectoryArtifact, tmp_path: Path) -> None:
+    train(corpus, tmp_path / "whole")
+    command = [sys.executable, "-c", KILLED, str(corpus.path), str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == -signal.SIGKILL
+    assert any((tmp_path / "killed" / "checkpoints").iterdir()) and not (tmp_path / "killed" / "out" / "model.safetensors").exists()
+    train(corpus, tmp_path / "killed")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    first, second = ((tmp_path / n / "out" / "model.safetensors").read_bytes() for n in ("whole", "killed"))
+    assert first == second
+
+
+def test_accumulated_gradients_equal_the_big_batchs() -> None:
+    blocks = torch.randint(50, (8, 17), generator=torch.Generator().manual_seed(0))
+    weights = []
+    for micro in ([blocks], [blocks[:4], blocks[4:]]):
+        torch.manual_seed(0)
+        model = MiniTransformer(ModelConfig(50, 1, 16, 2, 1, 32)).double()
+        train_step(model, make_optimizer(model, TINY), micro, 0, TINY)
+        weights.append(torch.cat([p.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*weights, atol=1e-9, rtol=0)
+
+
+def test_every_block_is_read_once_an_epoch() -> None:
+    rows = np.concatenate([batch_rows(step, 20, 5, seed=3) for step in range(8)])
+    assert sorted(rows[:20]) == list(range(20)) == sorted(rows[20:])
+    assert list(rows[:20]) != list(rows[20:])
+
+
+def test_the_schedule_warms_up_and_ends_at_its_minimum() -> None:
+    rates = [learning_rate(step, TINY) for step in range(TINY.steps + 1)]
+    assert rates[1] == TINY.learning_rate and rates[0] < rates[1] and rates[-1] == pytest.approx(TINY.minimum_learning_rate)
+    assert all(a >= b for a, b in zip(rates[1:], rates[2:], strict=False))
+
+
+def test_norms_are_not_decayed() -> None:
+    model = MiniTransformer(ModelConfig(50, 1, 16, 2, 1, 32))
+    groups = make_optimizer(model, TINY).param_groups
+    assert {p.dim() for p in groups[1]["params"]} == {1} and groups[1]["weight_decay"] == 0.0
+    assert float(next_token_loss(model, torch.zeros(2, 5, dtype=torch.long))) > 0
+    assert fit(model, torch.zeros(4, 5, dtype=torch.long), TINY.model_copy(update={"steps": 1}), seed=0, checkpoints=Path("unused"),
+               progress=lambda _: None)[0]  # fmt: skip
+
+
+def test_the_report_compares_with_ngrams_on_unseen_text(corpus: DirectoryArtifact, tmp_path: Path) -> None:
+    model = train(corpus, tmp_path)
+    result = mini_transformer_report(model, corpus, TINY, seed=0)
+    assert result.value("mask_leak") <= 1e-5
+    assert 0 < result.value("bits_per_byte__5gram") <= result.value("bits_per_byte__unigram") + 0.2
+    assert len(result.per_example) == len(TokenBlocks(corpus.path, "test").blocks)
+    assert isinstance(result.tables["samples"], pd.DataFrame)
+
+
+def test_a_leaking_mask_turns_its_check_red(
+    corpus: DirectoryArtifact, tmp_path: Path, resources: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assets.lineage import lineage_asset
+    from curriculum.transformer import model as subject
+    from pipelines.guardrails import bar_checks
+    from curriculum.profile import load_profile
+    from curriculum.syllabus import load_syllabus
+
+    trained = train(corpus, tmp_path / "trained")
+
+    @lineage_asset(group="test", name="mini_transformer_report", settings="transformer")
+    def report(lab: Any) -> Any:
+        """The real report on the tiny model."""
+        return mini_transformer_report(trained, corpus, TINY, seed=0)
+
+    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "mini_transformer_report" in str(list(c.check_keys))]
+    assert checks
+    built = resources()
+    assert dg.materialize([report, *checks], resources=built).success
+    real = subject.fused_attention
+    monkeypatch.setattr(subject, "fused_attention", lambda q, k, v, mask=None, causal=False: real(q, k, v))
+    built["artifacts"] = built["artifacts"].model_copy(update={"fresh": True})
+    result = dg.materialize([report, *checks], resources=built, raise_on_error=False)
+    red = [e.check_name for e in result.get_asset_check_evaluations() if not e.passed]
+    assert red == ["claim_mask_leak"] and not result.success
