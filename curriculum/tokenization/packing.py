@@ -50,19 +50,26 @@ def token_bytes(tokenizer: Tokenizer, end: int) -> np.ndarray:
 
 
 def build_tokenized_corpus(
-    documents: pd.DataFrame, settings: TokenizationSettings, out: Path, *, progress: Callable[[str], None] = lambda line: None
+    documents: pd.DataFrame,
+    settings: TokenizationSettings,
+    out: Path,
+    *,
+    threshold: float | None = None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> DirectoryArtifact:
     """Write ``tokenizer.json``, ``{train,validation,test}.safetensors`` (``blocks``) and ``meta.json`` under ``out``.
 
     The tokenizer is trained on the training split alone. ``meta.json`` counts, a split, blocks, predicted tokens, the bytes of
-    text behind these tokens (what bits per byte divides by) and documents.
+    text behind these tokens (what bits per byte divides by) and documents. ``threshold`` stands in for the settings'
+    ``leakage_jaccard``.
 
     Raises:
         DataError: a split would hold no block.
     """
+    threshold = settings.leakage_jaccard if threshold is None else threshold
     table = documents.sort_values(["digest", "doc_id"])  # a fixed shuffle: neighbours by name are alike
     texts = list(table["text"])
-    splits = split_by_cluster(texts, SHARES, settings.leakage_jaccard)
+    splits = split_by_cluster(texts, SHARES, threshold)
     by_split = {name: [text for text, split in zip(texts, splits, strict=True) if split == name] for name in SHARES}
     tokenizer = train_tokenizer("bpe", by_split["train"], settings.vocab_size)
     tokenizer.save(str(out / "tokenizer.json"))
@@ -72,7 +79,7 @@ def build_tokenized_corpus(
         "splits": {name: _write_split(name, by_split[name], tokenizer, settings, out) for name in SHARES},
     }
     (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    leaked = leakage(by_split, settings.leakage_jaccard)
+    leaked = leakage(by_split, threshold)
     progress(f"{meta['splits']['train']['tokens']:,} training tokens, {leaked} documents on two sides")
     return DirectoryArtifact(out, {**meta, "leaked_documents": leaked})
 
