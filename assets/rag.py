@@ -48,10 +48,9 @@ def rag_answers(
     notes_questions: pd.DataFrame,
 ) -> pd.DataFrame:
     """Answers with their citations: retrieved, reranked, read or generated, verified, and withheld where nothing supports them."""
-    from curriculum.rag.assembly import build_answerer
-
     from curriculum.grounding.verifier import SupportVerifier
     from curriculum.rag.answering import Pipeline, answer_questions
+    from curriculum.rag.assembly import build_answerer
     from curriculum.reranking.first_stage import first_stage
     from curriculum.reranking.reranker import Reranker
 

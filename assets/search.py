@@ -18,20 +18,20 @@ def passages(lab: Lab, notes_corpus: pd.DataFrame, pydocs_corpus: pd.DataFrame) 
     """What is searched: passages of the notes and of the Python documentation, and the documents of any user's collection."""
     import pandas as pd
 
-    from curriculum.corpora.readers import read_beir
     from curriculum.retrieval.passages import beir_passages, project_passages
+    from curriculum.retrieval.sets import retrieval_sets
 
-    sets = [read_beir(lab.dataset(uri)) for uri in lab.settings.collections]
+    sets = retrieval_sets(lab.settings, lab.dataset)
     return pd.concat([project_passages(notes_corpus, pydocs_corpus, lab.settings), beir_passages(sets)], ignore_index=True)
 
 
 @lineage_asset(group="search", kinds={"parquet"}, settings="retrieval", topics=("hybrid_search",))
 def retrieval_tracks(lab: Lab, passages: pd.DataFrame, notes_questions: pd.DataFrame) -> pd.DataFrame:
     """Queries with graded passages: questions on the notes, known items, and the user's own qrels."""
-    from curriculum.corpora.readers import read_beir
+    from curriculum.retrieval.sets import retrieval_sets
     from curriculum.retrieval.tracks import build_tracks
 
-    sets = [read_beir(lab.dataset(uri)) for uri in lab.settings.collections]
+    sets = retrieval_sets(lab.settings, lab.dataset)
     return build_tracks(passages, notes_questions, sets, lab.settings.max_queries)
 
 
@@ -76,7 +76,7 @@ def search_index(lab: Lab, bm25_index: IndexArtifact, dense_index: IndexArtifact
 def hybrid_search_report(
     lab: Lab, passages: pd.DataFrame, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
 ) -> StudyResult:
-    """BM25, dense, and their fusion by RRF, DBSF and RSF, on every track."""
+    """BM25, dense, and their fusion by RRF, DBSF, RSF and tuned weights, on every track."""
     from curriculum.retrieval.dense import Encoder
     from curriculum.retrieval.hybrid import HybridRetriever
     from curriculum.retrieval.report import hybrid_report
@@ -84,5 +84,5 @@ def hybrid_search_report(
     s = lab.settings
     encoder = Encoder(lab.model(s.encoder), s, lab.device)
     retriever = HybridRetriever(bm25_index.path, dense_index.path, encoder, depth=s.depth, k1=s.k1, b=s.b)
-    identities = [lab.identity(s.encoder, "encoder")]
+    identities = [lab.identity(s.encoder, "encoder"), *(lab.identity(uri, "collection") for uri in s.collections)]
     return hybrid_report(retriever, passages, retrieval_tracks, s, seed=lab.seed, identities=identities, progress=lab.progress)

@@ -20,7 +20,6 @@ class GeneratorResource(dg.ConfigurableResource):
 
     def get(self) -> Any:
         from curriculum.generation.factory import build_generator
-
         from curriculum.hardware import resolve_device
 
         wanted = self.settings.value.generator

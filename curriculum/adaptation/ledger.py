@@ -16,6 +16,7 @@ from curriculum.adaptation.settings import AdapterSettings
 NF4_BLOCK, SCALE_BLOCK = 64, 256
 _TABLE_BYTES = 4 * 16 + 4  # the 16 levels and the offset that each matrix carries
 FLOAT32 = 4
+_PAGED_FROM = 100_000  # bitsandbytes pages only the moments of tensors this large
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,17 @@ class LedgerRow:
     how: str
 
 
-def predict(shape: ModelShape, settings: AdapterSettings, *, value_bytes: int = FLOAT32) -> list[LedgerRow]:
+def predict(
+    shape: ModelShape, settings: AdapterSettings, *, value_bytes: int = FLOAT32, paged: bool = False
+) -> list[LedgerRow]:
     """The rows whose sum is the peak of a training step, in bytes.
 
     ``value_bytes`` is the size of a base value and of an activation: 4 in float32 (CPU), 2 under bfloat16 autocast (GPU).
+    ``paged`` leaves out the moments that a paged optimizer keeps in pages of the driver's, outside torch's allocator.
     The peak is at the loss (all kept activations, the logits of one chunk) or in the backward pass (kept activations, one
     recomputed layer under checkpointing, temporaries of the widest product); the larger of the two moments is counted.
     """
-    return [*_weights(shape, settings, value_bytes), *_adapter(shape, settings), *_step(shape, settings, value_bytes)]
+    return [*_weights(shape, settings, value_bytes), *_adapter(shape, settings, value_bytes, paged), *_step(shape, settings, value_bytes)]
 
 
 def _weights(shape: ModelShape, settings: AdapterSettings, value_bytes: int) -> list[LedgerRow]:
@@ -94,12 +98,17 @@ def adapter_parameters(shape: ModelShape, settings: AdapterSettings) -> int:
     return shape.layers * settings.rank * sum(a + b for a, b in targets)
 
 
-def _adapter(shape: ModelShape, settings: AdapterSettings) -> list[LedgerRow]:
+def _adapter(shape: ModelShape, settings: AdapterSettings, value_bytes: int, paged: bool) -> list[LedgerRow]:
     count = adapter_parameters(shape, settings)
+    sides = [settings.rank * side for name, size in shape.matrices().items() if name in settings.target_modules for side in size]
+    resident = shape.layers * sum(size for size in sides if not paged or size < _PAGED_FROM)
+    copies = count * value_bytes if value_bytes < FLOAT32 else 0
     return [
-        LedgerRow("adapters", count * FLOAT32, f"{count:,} x 4 bytes: rank x (inputs + outputs) a matrix"),
+        LedgerRow("adapters", count * FLOAT32 + copies,
+                  f"{count:,} x 4 bytes: rank x (inputs + outputs) a matrix" + (", and copies in the short type" if copies else "")),
         LedgerRow("gradients", count * FLOAT32, "of the adapters alone"),
-        LedgerRow("optimizer", 2 * count * FLOAT32, "two float32 moments a trainable parameter"),
+        LedgerRow("optimizer", 2 * resident * FLOAT32,
+                  "two float32 moments a trainable parameter" + (f"; {count - resident:,} of them in pages" if paged else "")),
     ]
 
 
@@ -114,10 +123,12 @@ def _step(shape: ModelShape, settings: AdapterSettings, value_bytes: int) -> lis
     widest = max(a * b for a, b in shape.matrices().values()) * value_bytes
     temporaries = 3 * tokens * shape.intermediate * value_bytes + widest
     at_loss = logits >= recomputed + temporaries
+    recompute = "one tensor a layer, and one layer recomputed"
+    gone = "" if at_loss else "; gone by the peak"
     return [
         LedgerRow("activations", kept + (0 if at_loss else recomputed),
-                  "one tensor a layer, and one layer recomputed" if settings.gradient_checkpointing else f"{layer / tokens:,.0f} bytes a token and layer"),
-        LedgerRow("logits", logits if at_loss else 0, f"{min(settings.logit_chunk, tokens)} positions at a time" + ("" if at_loss else "; gone by the peak")),
+                  recompute if settings.gradient_checkpointing else f"{layer / tokens:,.0f} bytes a token and layer"),
+        LedgerRow("logits", logits if at_loss else 0, f"{min(settings.logit_chunk, tokens)} positions at a time{gone}"),
         LedgerRow("temporaries", 0 if at_loss else temporaries, "one de-quantised matrix and the gradients of a feed-forward layer"),
     ]
 
@@ -127,11 +138,12 @@ def layer_activations(shape: ModelShape, settings: AdapterSettings, value_bytes:
 
     Two residual streams and two norms' outputs (hidden each), rotated queries and attention's output (heads x head size
     each), keys and values, four feed-forward tensors (gate, its SiLU, up, their product), the adapters' inner values (rank
-    each), the softmax's log-sum (one float32 a head) and the norms' reciprocal roots (two float32).
+    each), the softmax's log-sum (one float32 a head) and the norms' reciprocal roots (two float32). The residual streams are
+    kept as the norms widen them, in float32.
     """
-    wide = 4 * shape.hidden + 2 * shape.heads * shape.head_dim + 2 * shape.kv_heads * shape.head_dim + 4 * shape.intermediate
+    wide = 2 * shape.hidden + 2 * shape.heads * shape.head_dim + 2 * shape.kv_heads * shape.head_dim + 4 * shape.intermediate
     inner = settings.rank * len(set(settings.target_modules) & set(shape.matrices()))
-    return (wide + inner) * value_bytes + FLOAT32 * (shape.heads + 2)
+    return (wide + inner) * value_bytes + FLOAT32 * (2 * shape.hidden + shape.heads + 2)
 
 
 def total(rows: Sequence[LedgerRow]) -> int:

@@ -18,6 +18,7 @@ from curriculum.adaptation.meter import MeterReading, MeterRequest, measure_step
 from curriculum.adaptation.model import block_losses, load_adapter, load_base, load_tokenizer
 from curriculum.adaptation.settings import AdapterSettings
 from curriculum.adaptation.text import token_blocks
+from curriculum.adaptation.training import uses_pages
 from curriculum.artifacts import ModelArtifact
 from curriculum.evaluation.statistics import bootstrap_mean, paired_bootstrap
 from curriculum.plots import draw
@@ -62,7 +63,10 @@ def report_adapter(
         scores.append(compare(model, blocks, name, settings, device=device))
         progress(f"{name}: perplexity {_perplexity(scores[-1].loss_before):.2f} -> {_perplexity(scores[-1].loss_after):.2f}")
     shape = ModelShape.of(AutoConfig.from_pretrained(folder))
-    rows = predict(shape, settings, value_bytes=4 if device == "cpu" else torch.finfo(getattr(torch, precision)).bits // 8)
+    rows = predict(
+        shape, settings, value_bytes=4 if device == "cpu" else torch.finfo(getattr(torch, precision)).bits // 8,
+        paged=uses_pages(settings, device),
+    )
     losses = [float(loss) for loss in adapter.facts.get("train_losses", [])]
     return StudyResult(
         study="adapter_report",

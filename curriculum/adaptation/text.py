@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,16 +21,10 @@ def token_blocks(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], block
     Raises:
         DataError: the text does not fill one block.
     """
-    ids: list[list[int]] = []
-    taken, wanted = 0, float("inf") if limit is None else limit * block_size + 1
-    for text in texts:
-        if taken >= wanted:
-            break
-        ids.append(tokenizer.encode(text, add_special_tokens=False))
-        taken += len(ids[-1]) + 1
-    blocks = pack(ids, tokenizer.eos_token_id, block_size, taken)[:limit]
+    documents = (tokenizer.encode(text, add_special_tokens=False) for text in texts)
+    blocks = pack(documents, tokenizer.eos_token_id, block_size, sys.maxsize if limit is None else limit * block_size)
     if not len(blocks):
-        raise DataError(f"the text holds {taken} tokens, less than one block of {block_size}; add text or lower adapter.block_size")
+        raise DataError(f"the text holds less than one block of {block_size} tokens; add text or lower adapter.block_size")
     return torch.from_numpy(blocks).long()
 
 

@@ -145,10 +145,14 @@ def schedule(step: int, settings: AdapterSettings) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * share))
 
 
+def uses_pages(settings: AdapterSettings, device: str) -> bool:
+    """Whether the optimizer is the paged one: on CUDA only, unless the settings ask for the plain one."""
+    return device.startswith("cuda") and settings.optimizer != "adamw"
+
+
 def build_optimizer(parameters: list[torch.nn.Parameter], settings: AdapterSettings, device: str) -> torch.optim.Optimizer:
     """AdamW; on CUDA its moments live in pages that move to the host when the device runs short."""
-    paged = settings.optimizer == "paged_adamw" or (settings.optimizer == "auto" and device.startswith("cuda"))
-    if paged and device.startswith("cuda"):
+    if uses_pages(settings, device):
         from bitsandbytes.optim import PagedAdamW
 
         return PagedAdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -17,7 +17,8 @@ from curriculum.retrieval.passages import chunk
 
 COLUMNS = ["example_id", "title", "context", "question", "answers", "answer_starts", "group", "split", "source"]
 SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
-_CONTEXT = 900  # characters: about 200 tokens, so that most contexts are one or two windows
+_CONTEXT = 640  # characters: about 150 tokens, so that most contexts are one window
+_BODY = 450  # of them the docstring that holds the answer; the rest is its neighbour
 
 
 def notes_examples(notes: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]:
@@ -61,8 +62,8 @@ def documentation_examples(documents: pd.DataFrame, seed: int) -> list[dict[str,
 def _example(member: Any, asked: Any, neighbour: Any, *, first: bool) -> dict[str, Any] | None:
     """The context around one answer: the docstring, cut to fit, and the start of its neighbour before or after it."""
     answer = member.text[asked.start : asked.end].strip()
-    begin = max(0, min(asked.start - 250, len(member.text) - 650)) if asked.end > 650 else 0
-    body = f"{member.qualified_name}: {member.text[begin : begin + 650]}"
+    begin = max(0, min(asked.start - 150, len(member.text) - _BODY)) if asked.end > _BODY else 0
+    body = f"{member.qualified_name}: {member.text[begin : begin + _BODY]}"
     other = f"{neighbour.qualified_name}: {neighbour.text[: _CONTEXT - len(body)]}" if neighbour is not None else ""
     context = f"{other}\n\n{body}" if first and other else f"{body}\n\n{other}".strip()
     offset = (len(other) + 2 if first and other else 0) + len(member.qualified_name) + 2

@@ -38,7 +38,11 @@ def build_bm25(passages: pd.DataFrame, settings: RetrievalSettings, out: Path) -
 
 
 class Bm25Index:
-    """A Lucene index of one collection."""
+    """A Lucene index of one collection, kept in the folder ``path`` as :func:`build_bm25` writes it.
+
+    Raises:
+        DataError: there is no such collection.
+    """
 
     def __init__(self, path: Path, collection: str = "project", *, k1: float = 0.9, b: float = 0.4, threads: int = 1) -> None:
         if not (path / collection).exists():
@@ -48,7 +52,12 @@ class Bm25Index:
         self._threads = threads
 
     def search(self, queries: list[str], k: int) -> Hits:
-        """For each query its ``k`` best (passage_id, score), best first; equal scores in order of id."""
+        """For each query its ``k`` best (passage_id, score), best first; equal scores in order of id.
+
+        A query of stop words alone, or without words, has no hits.
+        """
+        if not queries:
+            return []
         ids = [str(i) for i in range(len(queries))]
         found = self._searcher.batch_search(queries, ids, k=k, threads=self._threads)
         return [sorted(((h.docid, float(h.score)) for h in found.get(i, [])), key=lambda hit: (-hit[1], hit[0])) for i in ids]

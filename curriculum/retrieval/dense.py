@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from curriculum.artifacts import DirectoryArtifact, IndexArtifact
+from curriculum.corpora.documents import text_digest
 from curriculum.errors import DataError
 from curriculum.retrieval.bm25 import Hits
 from curriculum.retrieval.passages import contents
@@ -22,56 +26,80 @@ SHARD = 512
 
 
 class Encoder:
-    """Texts as unit vectors. Pooling is the model's own; the prompts are what it was trained with."""
+    """Texts as vectors. Pooling, prompts and similarity are the model's own, unless the settings give prompts.
+
+    Vectors have unit length, but for a model whose files name the dot product as its similarity.
+    """
 
     def __init__(self, model: Path, settings: RetrievalSettings, device: str = "cpu") -> None:
         from sentence_transformers import SentenceTransformer
 
         self._model = SentenceTransformer(str(model), device=device, local_files_only=True)
         self._model.max_seq_length = min(settings.max_tokens, self._model.max_seq_length or settings.max_tokens)
-        self._settings = settings
+        self._settings, similarity = settings, self._model.similarity_fn_name
+        self._how: dict[str, Any] = {
+            "batch_size": settings.batch_size, "convert_to_numpy": True, "show_progress_bar": False,
+            "normalize_embeddings": getattr(similarity, "value", similarity) != "dot",
+        }
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self._model.get_embedding_dimension() or 0)
 
     def queries(self, texts: list[str]) -> np.ndarray:
-        """float32 [queries, dimension], unit length."""
-        return self._encode([self._settings.query_prompt + t for t in texts])
+        """float32 [queries, dimension]."""
+        return self._matrix(self._model.encode_query(texts, prompt=self._settings.query_prompt, **self._how))
 
     def passages(self, texts: list[str]) -> np.ndarray:
-        """float32 [passages, dimension], unit length."""
-        return self._encode([self._settings.passage_prompt + t for t in texts])
+        """float32 [passages, dimension]; the library batches them by length."""
+        return self._matrix(self._model.encode_document(texts, prompt=self._settings.passage_prompt, **self._how))
 
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        vectors = self._model.encode(
-            texts, batch_size=self._settings.batch_size, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
-        )
-        return np.ascontiguousarray(vectors, dtype=np.float32)
+    def _matrix(self, vectors: Any) -> np.ndarray:
+        return np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1, self.dimension)
 
 
 def embed_passages(
     passages: pd.DataFrame, encoder: Encoder, settings: RetrievalSettings, out: Path, checkpoints: Path, progress: Callable[[str], None]
 ) -> DirectoryArtifact:
-    """Write ``out/COLLECTION/{vectors.safetensors, ids.json}``. Shards of 512 are kept in ``checkpoints``, so a kill loses one."""
-    facts: dict[str, object] = {"encoder": settings.encoder, "dimension": 0, "passages": {}}
+    """Write ``out/COLLECTION/{vectors.safetensors, ids.json}``. Shards of 512 are kept in ``checkpoints``: a kill loses one.
+
+    Raises:
+        DataError: there are no passages, or the encoder gave a vector that is not finite.
+    """
+    if passages.empty:
+        raise DataError("there are no passages to encode")
     counts: dict[str, int] = {}
     for collection, group in passages.groupby("collection"):
         texts, shards = contents(group), []
         for start in range(0, len(texts), SHARD):
-            shards.append(_shard(encoder, texts[start : start + SHARD], checkpoints / f"{collection}-{start:09d}.safetensors"))
+            shards.append(_shard(encoder, settings, texts[start : start + SHARD], checkpoints / f"{collection}-{start:09d}.safetensors"))
             progress(f"{collection}: {min(start + SHARD, len(texts))}/{len(texts)} passages")
         vectors = np.concatenate(shards)
+        if not np.isfinite(vectors).all():
+            raise DataError(f"the encoder {settings.encoder} gives vectors that are not finite; its weights are broken")
         (out / str(collection)).mkdir(parents=True)
         save_file({"vectors": torch.from_numpy(vectors)}, out / str(collection) / "vectors.safetensors")
-        (out / str(collection) / "ids.json").write_text(json.dumps(group["passage_id"].tolist()))
+        (out / str(collection) / "ids.json").write_text(json.dumps(group["passage_id"].tolist()), encoding="utf-8")
         counts[str(collection)] = len(texts)
-        facts["dimension"] = int(vectors.shape[1])
-    return DirectoryArtifact(out, facts | {"passages": counts})
+    return DirectoryArtifact(out, {"encoder": settings.encoder, "dimension": encoder.dimension, "passages": counts})
 
 
-def _shard(encoder: Encoder, texts: list[str], kept: Path) -> np.ndarray:
-    if kept.exists():
-        return load_file(kept)["vectors"].numpy()
+def _shard(encoder: Encoder, settings: RetrievalSettings, texts: list[str], kept: Path) -> np.ndarray:
+    """The vectors of ``texts``: from ``kept`` where it holds exactly these texts by this encoder, else computed and kept there."""
+    what = [settings.encoder, settings.passage_prompt, settings.max_tokens, texts]
+    digest = text_digest(json.dumps(what))
+    try:
+        with safe_open(kept, "pt") as held:
+            if (held.metadata() or {}).get("digest") == digest:
+                return held.get_tensor("vectors").numpy()
+    except (FileNotFoundError, SafetensorError):
+        pass  # not kept yet, or not whole: encode it
     vectors = encoder.passages(texts)
     unfinished = kept.with_suffix(".part")
-    save_file({"vectors": torch.from_numpy(vectors)}, unfinished)
+    save_file({"vectors": torch.from_numpy(vectors)}, unfinished, metadata={"digest": digest})
+    with unfinished.open("rb+") as written:
+        os.fsync(written.fileno())
     unfinished.replace(kept)
     return vectors
 
@@ -84,28 +112,41 @@ def build_dense(embeddings: DirectoryArtifact, out: Path) -> IndexArtifact:
     """
     for folder in sorted(p for p in embeddings.path.iterdir() if p.is_dir()):
         vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
-        ids = json.loads((folder / "ids.json").read_text())
+        ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
         if len(ids) != len(vectors):
             raise DataError(f"{folder} holds {len(vectors)} vectors for {len(ids)} ids; materialise passage_embeddings again")
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
         (out / folder.name).mkdir(parents=True)
         faiss.write_index(index, str(out / folder.name / "index.faiss"))
-        (out / folder.name / "ids.json").write_text(json.dumps(ids))
+        (out / folder.name / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
     return IndexArtifact(out, dict(embeddings.facts))
 
 
 class DenseIndex:
-    """A faiss index of one collection."""
+    """A faiss index of one collection, kept in the folder ``path`` as :func:`build_dense` writes it.
+
+    Raises:
+        DataError: there is no such collection.
+    """
 
     def __init__(self, path: Path, collection: str = "project") -> None:
         if not (path / collection).exists():
             raise DataError(f"the dense index {path} holds no collection '{collection}'; materialise dense_index with it")
         self._index = faiss.read_index(str(path / collection / "index.faiss"))
-        self._ids: list[str] = json.loads((path / collection / "ids.json").read_text())
+        self._ids: list[str] = json.loads((path / collection / "ids.json").read_text(encoding="utf-8"))
 
     def search(self, vectors: np.ndarray, k: int) -> Hits:
-        """For each row of ``vectors`` [queries, dimension] its ``k`` best (passage_id, inner product), best first."""
+        """For each row of ``vectors`` [queries, dimension] its ``k`` best (passage_id, inner product), best first.
+
+        Raises:
+            DataError: the vectors are of another dimension than the index, so of another encoder.
+        """
+        if vectors.shape[1] != self._index.d:
+            raise DataError(
+                f"queries have {vectors.shape[1]} dimensions and the index {self._index.d}: it was built by another encoder; "
+                "materialise passage_embeddings and dense_index with this one (setting retrieval.encoder)"
+            )
         scores, rows = self._index.search(np.ascontiguousarray(vectors, dtype=np.float32), min(k, len(self._ids)))
         return [
             [(self._ids[r], float(s)) for s, r in zip(line_s, line_r, strict=True) if r >= 0]

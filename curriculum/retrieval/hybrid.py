@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from curriculum.retrieval.bm25 import Bm25Index, Hits
 from curriculum.retrieval.dense import DenseIndex, Encoder
 from curriculum.retrieval.settings import Fusion
 
+LEGS = ("bm25", "dense")
+
 
 def fuse(legs: list[dict[str, float]], fusion: Fusion, weights: list[float] | None = None) -> dict[str, float]:
-    """Fused scores of one query's hits: RRF (Cormack et al., 2009), distribution-based, or relative score fusion."""
+    """Fused scores of one query's hits, {passage_id: score} a leg: reciprocal ranks ("rrf", k = 60; Cormack et al., 2009),
+    scores between three deviations below and above their mean ("dbsf"), or between their least and greatest ("rsf").
+
+    ``weights`` [legs] say how much each leg counts; equal where not given.
+    """
     from mteb.models.hybrid_wrappers import fuse_dbsf, fuse_relative_score_fusion, fuse_rrf
 
     functions = {"rrf": fuse_rrf, "dbsf": fuse_dbsf, "rsf": fuse_relative_score_fusion}
     return dict(functions[fusion](legs, weights or [1.0 / len(legs)] * len(legs)))
+
+
+def ranked(scores: Mapping[str, float], k: int) -> list[tuple[str, float]]:
+    """The ``k`` best, best first; equal scores by descending id, as mteb and trec_eval order them."""
+    return sorted(scores.items(), key=lambda hit: (hit[1], hit[0]), reverse=True)[:k]
 
 
 class HybridRetriever:
@@ -30,26 +42,33 @@ class HybridRetriever:
         encoder: Encoder,
         *,
         fusion: Fusion = "rrf",
+        weights: list[float] | None = None,
         depth: int = 100,
         k1: float = 0.9,
         b: float = 0.4,
     ) -> None:
         self._folders, self._encoder = (bm25, dense), encoder
-        self._fusion, self._depth, self._k1, self._b = fusion, depth, k1, b
+        self._fusion, self._weights, self._depth, self._k1, self._b = fusion, weights, depth, k1, b
         self._open: dict[str, tuple[Bm25Index, DenseIndex]] = {}
 
-    def legs(self, queries: list[str], k: int, collection: str = "project") -> dict[str, Hits]:
-        """Each leg's own hits: ``bm25`` and ``dense``."""
+    def leg(self, name: str, queries: list[str], k: int, collection: str = "project") -> Hits:
+        """The hits of one leg, ``bm25`` or ``dense``: for each query its ``k`` best (passage_id, score), best first."""
+        if not queries:
+            return []
         if collection not in self._open:
             bm25, dense = self._folders
             self._open[collection] = (Bm25Index(bm25, collection, k1=self._k1, b=self._b), DenseIndex(dense, collection))
         lexical, semantic = self._open[collection]
-        return {"bm25": lexical.search(queries, k), "dense": semantic.search(self._encoder.queries(queries), k)}
+        return lexical.search(queries, k) if name == "bm25" else semantic.search(self._encoder.queries(queries), k)
+
+    def legs(self, queries: list[str], k: int, collection: str = "project") -> dict[str, Hits]:
+        """Each leg's own hits, by its name."""
+        return {name: self.leg(name, queries, k, collection) for name in LEGS}
 
     def search(self, queries: list[str], k: int, collection: str = "project") -> Hits:
         """For each query the ``k`` best fused (passage_id, score), best first."""
         if not queries:
             return []
         legs = self.legs(queries, max(k, self._depth), collection)
-        fused = (fuse([dict(hits) for hits in pair], self._fusion) for pair in zip(*legs.values(), strict=True))
-        return [sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:k] for scores in fused]
+        pairs = ([dict(hits) for hits in pair] for pair in zip(*legs.values(), strict=True))
+        return [ranked(fuse(pair, self._fusion, self._weights), k) for pair in pairs]

@@ -11,7 +11,7 @@ from curriculum.corpora.readers import Beir
 from curriculum.errors import DataError
 from curriculum.retrieval.passages import PROJECT
 
-COLUMNS = ["track", "collection", "query_id", "query", "split", "kind", "relevant_ids", "grades", "doc_ids"]
+COLUMNS = ["track", "collection", "query_id", "query", "split", "kind", "relevant_ids", "grades", "doc_ids", "group"]
 ANSWERS, HELPS = 2, 1
 
 
@@ -31,7 +31,8 @@ def notes_track(passages: pd.DataFrame, questions: pd.DataFrame) -> list[dict[st
         split = "test" if question.split == "test" else "dev"
         for number, text in enumerate([question.question, *question.phrasings]):
             if hit.any():
-                rows.append(_row("notes", PROJECT, f"notes/{question.question_id}/{number}", text, split, question.difficulty, graded))
+                name = f"notes/{question.question_id}"
+                rows.append(_row("notes", PROJECT, f"{name}/{number}", text, split, question.difficulty, graded, group=name))
     return rows
 
 
@@ -62,6 +63,8 @@ def beir_track(data: Beir) -> list[dict[str, Any]]:
 def build_tracks(passages: pd.DataFrame, questions: pd.DataFrame, sets: list[Beir], max_queries: int) -> pd.DataFrame:
     """Every track, at most ``max_queries`` a track and split, chosen by hash.
 
+    ``group`` is the question that a query phrases: its phrasings are kept together, and an interval must resample questions.
+
     Raises:
         DataError: no query has a relevant passage.
     """
@@ -69,19 +72,20 @@ def build_tracks(passages: pd.DataFrame, questions: pd.DataFrame, sets: list[Bei
     if not rows:
         raise DataError("no query has a relevant passage; check that the questions' notes are among the passages")
     table = pd.DataFrame(rows, columns=COLUMNS)
-    table["order"] = [text_digest(q) for q in table["query_id"]]
-    kept = table.sort_values("order").groupby(["track", "split"]).head(max_queries)
+    table["order"] = [text_digest(group) for group in table["group"]]
+    kept = table.sort_values(["order", "query_id"]).groupby(["track", "split"]).head(max_queries)
     return kept.sort_values("query_id", ignore_index=True)[COLUMNS]
 
 
 def _row(
-    track: str, collection: str, query_id: str, query: str, split: str, kind: str, graded: list[tuple[str, int]]
+    track: str, collection: str, query_id: str, query: str, split: str, kind: str, graded: list[tuple[str, int]], group: str = ""
 ) -> dict[str, Any]:
     ids = [pid for pid, _ in graded]
     documents = sorted({pid.removeprefix(f"{collection}/").rsplit("#", 1)[0] for pid in ids})
     return {
         "track": track, "collection": collection, "query_id": query_id, "query": query, "split": split, "kind": kind,
         "relevant_ids": ids, "grades": [grade for _, grade in graded], "doc_ids": documents,
+        "group": group or query_id,
     }
 
 

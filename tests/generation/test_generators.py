@@ -51,7 +51,7 @@ def test_batches_give_what_single_prompts_give_in_order(folder: Path) -> None:
     together = generator.generate(prompts, max_new_tokens=6)
     alone = [generator.generate([p], max_new_tokens=6)[0] for p in prompts]
     assert [g.text for g in together] == [g.text for g in alone]
-    assert [g.prompt_tokens for g in together] == [5, 13, 3, 6]
+    assert [g.prompt_tokens for g in together] == [5, 14, 3, 6]
     assert all(0 <= g.completion_tokens <= 6 and g.seconds > 0 for g in together)
 
 

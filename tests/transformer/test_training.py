@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,18 @@ from curriculum.artifacts import DirectoryArtifact
 from curriculum.corpora.documents import document, documents_table
 from curriculum.tokenization.packing import TokenBlocks, build_tokenized_corpus
 from curriculum.tokenization.settings import TokenizationSettings
+from curriculum.transformer.model import MiniTransformer, ModelConfig
 from curriculum.transformer.report import mini_transformer_report
 from curriculum.transformer.settings import TransformerSettings
-from curriculum.transformer.training import batch_rows, fit, learning_rate, make_optimizer, next_token_loss, train_mini_transformer, train_step
-from curriculum.transformer.model import MiniTransformer, ModelConfig
+from curriculum.transformer.training import (
+    batch_rows,
+    fit,
+    learning_rate,
+    make_optimizer,
+    next_token_loss,
+    train_mini_transformer,
+    train_step,
+)
 
 ROOT = Path(__file__).parents[2]
 torch.set_num_threads(1)
@@ -115,7 +123,7 @@ def test_every_block_is_read_once_an_epoch() -> None:
 def test_the_schedule_warms_up_and_ends_at_its_minimum() -> None:
     rates = [learning_rate(step, TINY) for step in range(TINY.steps + 1)]
     assert rates[1] == TINY.learning_rate and rates[0] < rates[1] and rates[-1] == pytest.approx(TINY.minimum_learning_rate)
-    assert all(a >= b for a, b in zip(rates[1:], rates[2:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
 
 
 def test_norms_are_not_decayed() -> None:
@@ -137,13 +145,14 @@ def test_the_report_compares_with_ngrams_on_unseen_text(corpus: DirectoryArtifac
 
 
 def test_a_leaking_mask_turns_its_check_red(
-    corpus: DirectoryArtifact, tmp_path: Path, resources: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    corpus: DirectoryArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from assets.lineage import lineage_asset
-    from curriculum.transformer import model as subject
-    from pipelines.guardrails import bar_checks
     from curriculum.profile import load_profile
     from curriculum.syllabus import load_syllabus
+    from curriculum.transformer import model as subject
+    from pipelines.guardrails import bar_checks
+    from resources.build import build_resources
 
     trained = train(corpus, tmp_path / "trained")
 
@@ -154,11 +163,10 @@ def test_a_leaking_mask_turns_its_check_red(
 
     checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "mini_transformer_report" in str(list(c.check_keys))]
     assert checks
-    built = resources()
-    assert dg.materialize([report, *checks], resources=built).success
+    assert dg.materialize([report, *checks], resources=build_resources("starter", tmp_path, journal=False)).success
     real = subject.fused_attention
     monkeypatch.setattr(subject, "fused_attention", lambda q, k, v, mask=None, causal=False: real(q, k, v))
-    built["artifacts"] = built["artifacts"].model_copy(update={"fresh": True})
-    result = dg.materialize([report, *checks], resources=built, raise_on_error=False)
+    fresh = build_resources("starter", tmp_path, journal=False, fresh=True)
+    result = dg.materialize([report, *checks], resources=fresh, raise_on_error=False)
     red = [e.check_name for e in result.get_asset_check_evaluations() if not e.passed]
     assert red == ["claim_mask_leak"] and not result.success

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import bitsandbytes.functional as bnb
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curriculum.adaptation.nf4 import dequantise, dynamic_levels, nf4_levels, quantise
+
+torch.set_num_threads(1)
+
+
+def test_levels_equal_the_library_s():
+    assert torch.allclose(nf4_levels(), bnb.get_4bit_type("nf4", device="cpu"), atol=1e-6)
+    assert torch.allclose(dynamic_levels(), bnb.create_dynamic_map(signed=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (48, 160), (576, 192), (3, 64 * 300)])
+def test_codes_equal_the_library_s(shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(3)) * 0.05
+    ours = quantise(weight)
+    codes, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4", compress_statistics=True)
+    assert torch.equal(ours.codes, codes.flatten())
+    assert torch.equal(ours.scales, state.absmax)
+    assert torch.allclose(ours.offset, state.offset)
+    assert torch.allclose(ours.scale_scales, state.state2.absmax)
+    assert torch.allclose(dequantise(ours), bnb.dequantize_4bit(codes, state), atol=1e-6)
+
+
+def test_plain_scales_equal_the_library_s():
+    weight = torch.randn(128, 64, generator=torch.Generator().manual_seed(4))
+    ours = quantise(weight, double=False)
+    codes, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    assert torch.equal(ours.codes, codes.flatten()) and torch.equal(ours.scales, state.absmax)
+
+
+def test_double_quantisation_saves_what_the_paper_says():
+    weight = torch.randn(1024, 1024)
+    bits = {double: 8 * quantise(weight, double=double).bytes / weight.numel() for double in (True, False)}
+    assert bits[False] == pytest.approx(4.5)
+    assert bits[False] - bits[True] == pytest.approx(0.373, abs=0.001)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), rows=st.integers(1, 40), columns=st.integers(1, 70), scale=st.floats(1e-3, 1e3))
+def test_error_is_within_half_a_gap(seed, rows, columns, scale):
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * scale
+    q = quantise(weight, double=False)
+    widest = (nf4_levels()[1:] - nf4_levels()[:-1]).max() / 2
+    error = (dequantise(q) - weight).abs().flatten()
+    bound = q.scales.repeat_interleave(64)[: error.numel()] * widest
+    assert bool((error <= bound * (1 + 1e-4)).all())
+
+
+def test_zeros_stay_zeros():
+    assert torch.equal(dequantise(quantise(torch.zeros(5, 64))), torch.zeros(5, 64))
