@@ -12,7 +12,11 @@ PATH = Path(__file__).resolve().parent.parent / "syllabus.yaml"
 
 
 class Bar(BaseModel):
-    """A bound on one metric of one asset, from below, from above, or both. ``blocking`` stops what is downstream."""
+    """A bound on one metric of one asset, from below, from above, or both. ``blocking`` stops what is downstream.
+
+    ``judged_by`` names the agreement with labels that a model-judged metric needs: until that bar is met, this one neither
+    passes nor blocks.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,6 +27,7 @@ class Bar(BaseModel):
     blocking: bool = True
     topic: str = ""
     milestone: str = ""
+    judged_by: Bar | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> Bar:

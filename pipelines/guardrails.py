@@ -14,8 +14,6 @@ from resources.artifact_store import Stored
 
 def bar_check(name: str, bar: Bar) -> dg.AssetChecksDefinition:
     """One check that holds the latest version of ``bar.asset`` against ``bar``."""
-    severity = dg.AssetCheckSeverity.ERROR if bar.blocking else dg.AssetCheckSeverity.WARN
-
     @dg.asset_check(
         asset=dg.AssetKey(bar.asset),
         name=name,
@@ -25,6 +23,7 @@ def bar_check(name: str, bar: Bar) -> dg.AssetChecksDefinition:
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         found = judge_stored(bar, context.resources.artifacts.store())
+        severity = dg.AssetCheckSeverity.ERROR if found.bar.blocking else dg.AssetCheckSeverity.WARN
         return dg.AssetCheckResult(
             passed=found.verdict is Verdict.PASSED, severity=severity, description=found.reason, metadata=_metadata(found)
         )

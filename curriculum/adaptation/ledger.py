@@ -142,6 +142,8 @@ def layer_activations(shape: ModelShape, settings: AdapterSettings, value_bytes:
     kept as the norms widen them, in float32.
     """
     wide = 2 * shape.hidden + 2 * shape.heads * shape.head_dim + 2 * shape.kv_heads * shape.head_dim + 4 * shape.intermediate
+    if value_bytes < FLOAT32:  # peft widens an adapter's input, autocast narrows it: seven copies in place of three shared ones
+        wide += 3 * shape.hidden + shape.heads * shape.head_dim
     inner = settings.rank * len(set(settings.target_modules) & set(shape.matrices()))
     return (wide + inner) * value_bytes + FLOAT32 * (2 * shape.hidden + shape.heads + 2)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -58,7 +58,21 @@ def judge_value(bar: Bar, value: Any) -> Judgement:
 
 
 def judge_stored(bar: Bar, store: ArtifactStore) -> Judgement:
-    """Hold the latest version of the bar's asset in ``store`` against it; an asset never made is missing."""
+    """Hold the latest version of the bar's asset in ``store`` against it; an asset never made is missing.
+
+    Where a model judged the metric and its own agreement misses ``bar.judged_by``, the bar fails without blocking.
+    """
+    found = _judge_latest(bar, store)
+    if bar.judged_by is None or found.verdict is Verdict.MISSING:
+        return found
+    agreement = _judge_latest(bar.judged_by, store)
+    if agreement.verdict is Verdict.PASSED:
+        return found
+    reason = f"{found.reason}, but its judge is not to be trusted: {agreement.reason}"
+    return replace(found, bar=bar.model_copy(update={"blocking": False}), verdict=Verdict.FAILED, reason=reason)
+
+
+def _judge_latest(bar: Bar, store: ArtifactStore) -> Judgement:
     manifest = store.manifest(bar.asset)
     if manifest is None:
         return judge(bar, None)

@@ -11,11 +11,11 @@ _AUXILIARY = rf"{_BE}|can|could|will|would|should|must|may|might|has|have|had"
 _COPULA = re.compile(rf"^(?:what|who|which) (?P<verb>{_BE}) (?P<subject>.+)$", re.IGNORECASE)
 _COUNT = re.compile(rf"^how (?:many|much) (?P<noun>[\w-]+(?: [\w-]+)??) (?P<rest>(?:{_AUXILIARY})\b.*)$", re.IGNORECASE)
 _DO = re.compile(
-    r"^(?P<preposition>(?:in|on|at|by|to|for|from|with|of|under) )?(?:what|which|who|whom|when|where|why|how)\b.*?"
+    r"^(?P<preposition>(?:in|on|at|by|to|for|from|with|of|under) )?(?:what|which|who|whom|when|where|how)\b.*?"
     r" (?:do|does|did) (?P<rest>.+)$",
     re.IGNORECASE,
 )
-_ADVERB = re.compile(rf"^(?:when|where|why|how) (?P<verb>{_AUXILIARY}) (?P<rest>.+)$", re.IGNORECASE)
+_ADVERB = re.compile(rf"^(?:when|where|how) (?P<verb>{_AUXILIARY}) (?P<rest>.+)$", re.IGNORECASE)
 _SUBJECT = re.compile(r"^(?:who|what|which(?: (?!of\b)[\w-]+){1,3}?) (?P<rest>(?:[a-z]+(?:s|ed)|" + _AUXILIARY + r")\b.*)$", re.IGNORECASE)
 
 

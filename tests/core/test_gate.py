@@ -9,13 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum.evaluation.gate import Verdict, active_bars, exit_code, judge, judge_value, milestone_rows
+from curriculum.evaluation.gate import Verdict, active_bars, exit_code, judge, judge_stored, judge_value, milestone_rows
 from curriculum.profile import load_profile
 from curriculum.results import Metric, StudyResult
-from curriculum.storage import ArtifactStore
+from curriculum.storage import ArtifactStore, Manifest
 from curriculum.syllabus import Bar, load_syllabus
 
 BAR = Bar(asset="qa_report", metric="f1", min=0.8)
+JUDGED = Bar(asset="rag_report", metric="groundedness", min=0.6, judged_by=Bar(asset="verifier_calibration", metric="auc", min=0.6))
+
+
+def _put(store: ArtifactStore, asset: str, **metrics: float) -> None:
+    with store.staging(asset) as staged:
+        StudyResult(study=asset, metrics=[Metric(name=name, value=value) for name, value in metrics.items()]).save(staged)
+        store.publish(staged, Manifest(asset=asset, version="v", key="v", kind="result"))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -56,11 +63,7 @@ def test_a_stand_in_never_passes_a_milestone(tmp_path: Path) -> None:
     stand_ins = {m for m, source in profile.milestones.items() if source.kind == "stand-in"}
     assert "reader" in stand_ins and "rag" in stand_ins
     store = ArtifactStore(str(tmp_path))
-    with store.staging("qa_report") as staged:
-        from curriculum.storage import Manifest
-
-        StudyResult(study="qa", metrics=[Metric(name="f1", value=0.99)]).save(staged)
-        store.publish(staged, Manifest(asset="qa_report", version="v", key="v", kind="result"))
+    _put(store, "qa_report", f1=0.99)
     row = next(r for r in milestone_rows(syllabus, profile, store) if r.title == "Reader")
     assert row.reference == "not run" and row.passed
     assert not [n for n in active_bars(syllabus, profile) if n.startswith("milestone_reader")]
@@ -72,3 +75,23 @@ def test_a_profile_on_the_reference_task_is_held_to_the_milestone(tmp_path: Path
     assert active_bars(syllabus, profile)["milestone_reader_f1"].min == 0.8
     row = next(r for r in milestone_rows(syllabus, profile, ArtifactStore(str(tmp_path))) if r.title == "Reader")
     assert row.reference == "not run"
+
+
+def test_a_judge_that_agrees_lets_its_bar_pass_and_block(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    _put(store, "verifier_calibration", auc=0.7)
+    _put(store, "rag_report", groundedness=0.9)
+    assert judge_stored(JUDGED, store).verdict is Verdict.PASSED
+    assert judge_stored(JUDGED.model_copy(update={"min": 0.95}), store).bar.blocking
+
+
+@pytest.mark.parametrize("agreement", [{}, {"auc": 0.5}, {"auc": math.nan}])
+def test_a_judge_that_is_not_trusted_lets_its_bar_neither_pass_nor_block(tmp_path: Path, agreement: dict[str, float]) -> None:
+    store = ArtifactStore(str(tmp_path))
+    if agreement:
+        _put(store, "verifier_calibration", **agreement)
+    assert judge_stored(JUDGED, store).bar.blocking  # a report that was never made is a broken run, whoever judges it
+    _put(store, "rag_report", groundedness=0.9)
+    found = judge_stored(JUDGED, store)
+    assert found.verdict is Verdict.FAILED and not found.bar.blocking and "not to be trusted" in found.reason
+    assert exit_code([found]) == 0

@@ -83,8 +83,8 @@ def test_training_groups_pair_a_supported_with_an_unsupported_claim() -> None:
         (passage, good), (other, bad) = group.pairs
         assert passage == other and good != bad and group.labels == (1.0, 0.0)
     claims = {g.pairs[0][1]: g.pairs[1][1] for g in groups}
-    answered = next(bad for good, bad in claims.items() if good.startswith("Which city"))
-    assert answered.startswith("Which city does the Seine flow through?") and "Paris" not in answered.split("?")[1]
+    answered = claims["The Seine flow through Paris."]
+    assert answered.startswith("The Seine flow through ") and "Paris" not in answered
 
 
 def test_distractor_is_of_the_same_kind() -> None:

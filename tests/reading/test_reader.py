@@ -97,8 +97,6 @@ def test_wrong_labels_lower_the_score(bert: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import torch
-torch.set_num_threads(1)
 from curriculum.reading import training
 from tests.reading import test_reader as t
 real, calls = training._step, []
@@ -115,7 +113,7 @@ t.train(Path(sys.argv[1]), Path(sys.argv[2]))
 def test_kill_9_and_resume_end_with_the_weights_of_an_uninterrupted_run(bert: Path, tmp_path: Path) -> None:
     train(bert, tmp_path / "whole")
     command = [sys.executable, "-c", KILLED, str(bert), str(tmp_path / "killed")]
-    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert {p.name for p in (tmp_path / "killed" / "checkpoints").iterdir()} >= {"trials.json", "checkpoint.safetensors"}
     train(bert, tmp_path / "killed")
