@@ -13,7 +13,7 @@ from curriculum.errors import DataError
 from curriculum.grounding.controls import KINDS, with_controls
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.similarity import containment, cosine
-from curriculum.grounding.verifier import SupportVerifier, best_threshold, numbers_missing
+from curriculum.grounding.verifier import CHECKS, SupportVerifier, best_threshold, failed_checks
 from curriculum.plots import draw
 from curriculum.results import Metric, StudyResult
 
@@ -48,11 +48,11 @@ def calibrate(
             raise DataError(f"labelled_claims needs supported and unsupported rows of split '{split}'; see notes/claims.yaml")
     claims = pd.concat([with_controls(part) for _, part in labelled_claims.groupby("split", sort=True)], ignore_index=True)
     pairs = list(zip(claims["passage"], claims["claim"], strict=True))
-    logits, missing = verifier.logits(pairs), numbers_missing(pairs)
+    logits, failed = verifier.logits(pairs), failed_checks(pairs)
     scores = {
-        "": verifier.probabilities(logits, missing),
+        "": verifier.calibration.support(logits, failed),
         "__cross_encoder": logits,
-        "__numbers": 1.0 - missing,
+        **{f"__{name}": 1.0 - column for name, column in zip(CHECKS, failed.T, strict=True)},
         "__cosine": cosine(pairs, encoder, device),
         "__containment": containment(pairs),
     }

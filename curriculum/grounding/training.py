@@ -15,7 +15,7 @@ from curriculum.errors import DataError
 from curriculum.grounding.controls import with_controls
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.synthesis import training_groups
-from curriculum.grounding.verifier import SupportVerifier, fit_calibration, numbers_missing
+from curriculum.grounding.verifier import SupportVerifier, failed_checks, fit_calibration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def train_verifier(
         raise DataError("labelled_claims needs supported and unsupported rows of split 'dev': the threshold is chosen on these")
     dev = with_controls(dev)
     pairs = list(zip(dev["passage"], dev["claim"], strict=True))
-    verifier.calibration = fit_calibration(verifier.logits(pairs), numbers_missing(pairs), dev["supported"].to_numpy(bool))
+    verifier.calibration = fit_calibration(verifier.logits(pairs), failed_checks(pairs), dev["supported"].to_numpy(bool))
     verifier.save(out)
     facts = {
         "training_pairs": len(groups), "steps": settings.steps, "last_loss": float(np.mean(losses[-20:])),

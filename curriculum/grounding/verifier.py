@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from curriculum.crossencoder.model import CrossEncoder, Pair, sigmoid
 from curriculum.grounding.numbers import missing_numbers
+from curriculum.grounding.scope import widened
 from curriculum.grounding.sentences import windows
 
 _FILE = "verifier.json"
+CHECKS = {"numbers": missing_numbers, "scope": widened}  # by rule; each counts what is wrong with a claim
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Support = sigmoid(slope * logit + numbers * [a number of the claim is missing] + intercept); supported from ``threshold``."""
+    """Support = sigmoid(slope * logit + numbers * [a number of the claim is missing] + scope * [it is wider] + intercept).
+
+    A claim counts as supported from ``threshold``.
+    """
 
     slope: float = 1.0
     numbers: float = -2.0
+    scope: float = -1.0
     intercept: float = 0.0
     threshold: float = 0.5
 
+    def support(self, logits: np.ndarray, failed: np.ndarray) -> np.ndarray:
+        """Support [n] of logits [n] and of the checks that failed [n, 2], columns as in ``CHECKS``."""
+        return sigmoid(self.slope * logits + failed @ np.array([self.numbers, self.scope]) + self.intercept)
+
 
 class SupportVerifier:
-    """A cross-encoder over (passage window, claim), the numbers check, and a calibration fitted on human-labelled claims."""
+    """A cross-encoder over (passage window, claim), the checks by rule, and a calibration fitted on labelled claims."""
 
     def __init__(self, encoder: CrossEncoder, *, window_words: int, calibration: Calibration | None = None) -> None:
         self.encoder = encoder
@@ -66,29 +76,24 @@ class SupportVerifier:
 
     def support(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Probability [n] that the passage supports the claim, for each (passage, claim)."""
-        return self.probabilities(self.logits(pairs), numbers_missing(pairs))
-
-    def probabilities(self, logits: np.ndarray, missing: np.ndarray) -> np.ndarray:
-        """Support [n] of logits [n] and of whether a number is missing [n]."""
-        fit = self.calibration
-        return sigmoid(fit.slope * logits + fit.numbers * missing + fit.intercept)
+        return self.calibration.support(self.logits(pairs), failed_checks(pairs))
 
 
-def numbers_missing(pairs: Sequence[Pair]) -> np.ndarray:
-    """1.0 where the claim states a number that the whole passage does not, else 0.0; [n]."""
-    return np.array([float(missing_numbers(passage, claim) > 0) for passage, claim in pairs])
+def failed_checks(pairs: Sequence[Pair]) -> np.ndarray:
+    """1.0 where the claim fails a check of ``CHECKS`` against the whole passage, else 0.0; [n, 2]."""
+    return np.array([[float(check(passage, claim) > 0) for check in CHECKS.values()] for passage, claim in pairs]).reshape(-1, 2)
 
 
-def fit_calibration(logits: np.ndarray, missing: np.ndarray, supported: np.ndarray) -> Calibration:
-    """Logistic regression of the labels [n] on logits and the numbers check, and the threshold of best balanced accuracy.
+def fit_calibration(logits: np.ndarray, failed: np.ndarray, supported: np.ndarray) -> Calibration:
+    """Logistic regression of the labels [n] on logits [n] and failed checks [n, 2], and the threshold of best balanced accuracy.
 
-    The signs are held (a higher logit never lowers support, a missing number never raises it): with a wrong one fitted, that
+    The signs are held (a higher logit never lowers support, a failed check never raises it): with a wrong one fitted, that
     input is left out. Raises ValueError unless both labels occur.
     """
     from sklearn.linear_model import LogisticRegression
 
     supported = np.asarray(supported, dtype=bool)
-    columns = {"slope": np.asarray(logits, dtype=float), "numbers": np.asarray(missing, dtype=float)}
+    columns = {"slope": np.asarray(logits, dtype=float), **dict(zip(CHECKS, np.asarray(failed, dtype=float).T, strict=True))}
     weights: dict[str, float] = {}
     intercept = 0.0
     while columns:
@@ -98,9 +103,8 @@ def fit_calibration(logits: np.ndarray, missing: np.ndarray, supported: np.ndarr
         if not wrong:
             break
         del columns[wrong[0]], weights[wrong[0]]
-    fitted = Calibration(weights.get("slope", 0.0), weights.get("numbers", 0.0), intercept)
-    probabilities = sigmoid(fitted.slope * logits + fitted.numbers * missing + fitted.intercept)
-    return Calibration(fitted.slope, fitted.numbers, fitted.intercept, best_threshold(probabilities, supported))
+    fitted = Calibration(**{name: weights.get(name, 0.0) for name in ("slope", *CHECKS)}, intercept=intercept)
+    return replace(fitted, threshold=best_threshold(fitted.support(logits, failed), supported))
 
 
 def best_threshold(probabilities: np.ndarray, supported: np.ndarray) -> float:

@@ -17,8 +17,8 @@ from curriculum.retrieval.passages import chunk
 
 COLUMNS = ["example_id", "title", "context", "question", "answers", "answer_starts", "group", "split", "source"]
 SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
-_CONTEXT = 640  # characters: about 150 tokens, so that most contexts are one window
-_BODY = 450  # of them the docstring that holds the answer; the rest is its neighbour
+_CONTEXT = 440  # characters: about 120 tokens, so that most contexts are one window
+_BODY = 330  # of them the docstring that holds the answer; the rest is its neighbour
 
 
 def notes_examples(notes: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]:

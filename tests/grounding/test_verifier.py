@@ -18,7 +18,7 @@ from curriculum.grounding.controls import KINDS, with_controls
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.similarity import containment, cosine
 from curriculum.grounding.training import train_verifier
-from curriculum.grounding.verifier import Calibration, SupportVerifier, best_threshold, fit_calibration, numbers_missing
+from curriculum.grounding.verifier import Calibration, SupportVerifier, best_threshold, failed_checks, fit_calibration
 from tests.crossencoder.tiny import tiny_bert
 
 torch.set_num_threads(1)
@@ -71,7 +71,7 @@ def test_support_is_a_probability_and_a_missing_number_lowers_it(trained: Suppor
     support = trained.support(pairs)
     assert support.shape == (3,) and ((support >= 0) & (support <= 1)).all()
     assert trained.calibration.numbers < 0  # fitted: in the dev claims a missing number means unsupported
-    same_logit = trained.probabilities(np.zeros(2), np.array([0.0, 1.0]))
+    same_logit = trained.calibration.support(np.zeros(2), np.array([[0.0, 0.0], [1.0, 0.0]]))
     assert same_logit[1] < same_logit[0]
     assert trained.support([]).shape == (0,)
 
@@ -98,9 +98,10 @@ def test_fitted_calibration_holds_its_signs() -> None:
     labels = rng.random(200) < 0.5
     logits = labels * 2.0 - 1 + rng.normal(size=200)
     missing = (~labels & (rng.random(200) < 0.4)).astype(float)
-    fitted = fit_calibration(logits, missing, labels)
-    assert fitted.slope > 0 and fitted.numbers < 0 and 0 < fitted.threshold < 1
-    upside_down = fit_calibration(-logits, missing, labels)
+    failed = np.stack([missing, labels], axis=1)  # the second check fails where the claim is supported: a wrong sign
+    fitted = fit_calibration(logits, failed, labels)
+    assert fitted.slope > 0 and fitted.numbers < 0 and fitted.scope == 0.0 and 0 < fitted.threshold < 1
+    upside_down = fit_calibration(-logits, failed, labels)
     assert upside_down.slope == 0.0 and upside_down.numbers < 0
 
 
@@ -138,7 +139,7 @@ def test_calibration_report(trained: SupportVerifier, bert: Path) -> None:
 
 
 def test_a_verifier_that_knows_nothing_is_not_called_good(bert: Path) -> None:
-    blind = SupportVerifier(CrossEncoder.start(bert, max_length=64, seed=0), window_words=20, calibration=Calibration(slope=0.0, numbers=0.0))
+    blind = SupportVerifier(CrossEncoder.start(bert, max_length=64, seed=0), window_words=20, calibration=Calibration(slope=0.0, numbers=0.0, scope=0.0))
     result = calibrate(blind, claims(), SETTINGS, encoder=bert)
     assert result.value("auc") == 0.5 and result.value("kappa") == 0.0
     assert any("not shown to be above chance" in remark for remark in result.remarks)
@@ -160,7 +161,12 @@ def test_baselines(bert: Path) -> None:
     np.testing.assert_allclose(containment(pairs), [1.0, 0.0, 0.0])
     similar = cosine(pairs[:2], bert)
     assert similar[0] == pytest.approx(1.0, abs=1e-5) and similar[1] < similar[0]
-    assert numbers_missing([("7 of them", "seven"), ("7 of them", "eight")]).tolist() == [0.0, 1.0]
+
+
+def test_failed_checks() -> None:
+    pairs = [("7 of them", "seven"), ("7 of them", "eight"), ("7 of them", "all seven"), ("All 7 of them", "always eight, all red")]
+    assert failed_checks(pairs).tolist() == [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    assert failed_checks([]).shape == (0, 2)
 
 
 def test_bootstrap_interval_narrows_with_more_claims() -> None:
