@@ -46,9 +46,7 @@ def train_reranker(
     dev, test = tracks[tracks["split"] == "dev"], tracks[tracks["split"] == "test"]
     if dev.empty:
         raise DataError("retrieval_tracks has no queries of split 'dev'; the reranker is trained and its weight chosen on these")
-    dev = dev.sample(frac=1.0, random_state=seed)
-    kept = min(max(1, round(len(dev) * settings.tuning_share)), settings.tuning_queries)
-    tuning, training = dev.iloc[:kept], dev.iloc[kept:]
+    tuning, training = split_dev(dev, settings, seed)
     texts = passage_texts(passages)
     held_out = frozenset(str(p) for part in (test, tuning) for ids in part["relevant_ids"] for p in ids)
     queries = judged_queries(training, texts, rng)
@@ -64,19 +62,43 @@ def train_reranker(
     )
     reranker = Reranker(encoder, batch_size=settings.score_batch_size)
     table = weight_table(reranker, tuning, texts, retriever, settings.depth)
-    reranker.weight = max(table, key=lambda weight: (table[weight], -weight))
+    reranker.weight = choose_weight(table)
     reranker.save(out)
     facts = {
         "training_groups": len(groups), "steps": settings.steps, "last_loss": float(np.mean(losses[-20:])),
-        "weight": reranker.weight, "tuning_queries": len(tuning), "dev_ndcg_at_10_by_weight": {str(w): table[w] for w in table},
+        "weight": reranker.weight, "tuning_queries": len(tuning), "dev_ndcg_at_10_by_weight": {str(w): float(table[w].mean()) for w in table},
     }  # fmt: skip
     return ModelArtifact(out, facts)
 
 
+def split_dev(dev: pd.DataFrame, settings: RerankerSettings, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Dev queries to choose the weight on, and dev queries to train on; all that is asked about one document stays together.
+
+    A weight chosen on other phrasings of the training questions would trust the cross-encoder too far.
+    """
+    documents = dev["doc_ids"].map(lambda ids: str(ids[0]))
+    names = documents.drop_duplicates().sort_values().sample(frac=1.0, random_state=seed)
+    kept = documents.isin(names.head(max(1, round(len(names) * settings.tuning_share))))
+    tuning = dev[kept]
+    return tuning.sample(min(settings.tuning_queries, len(tuning)), random_state=seed), dev[~kept]
+
+
+def choose_weight(table: Mapping[float, np.ndarray]) -> float:
+    """The least weight whose dev nDCG@10 is within one standard error (paired, by query) of the best one's.
+
+    The one-standard-error rule (Breiman et al., 1984): between weights that the dev queries cannot tell apart, the first stage,
+    which has learnt nothing that could be wrong, keeps the larger say.
+    """
+    best = max(table, key=lambda weight: (table[weight].mean(), -weight))
+    lost = {weight: table[best] - scores for weight, scores in table.items()}
+    within = [w for w, loss in lost.items() if loss.mean() <= loss.std(ddof=1) / np.sqrt(len(loss))] if len(table[best]) > 1 else []
+    return min([best, *within])
+
+
 def weight_table(
     reranker: Reranker, queries: pd.DataFrame, texts: Mapping[str, str], retriever: Retriever, depth: int
-) -> dict[float, float]:
-    """Mean nDCG@10 over ``queries`` for each weight of the cross-encoder from 0 to 1 (0: the first stage alone)."""
+) -> dict[float, np.ndarray]:
+    """nDCG@10 [queries] for each weight of the cross-encoder from 0 to 1 (0: the first stage alone)."""
     judged, rankings, logits = {}, {}, {}
     for collection, rows in queries.groupby("collection", sort=True):
         asked = rows["query"].astype(str).tolist()
@@ -86,6 +108,6 @@ def weight_table(
         rankings |= dict(zip(ids, candidates, strict=True))
         logits |= dict(zip(ids, reranker.score(asked, candidates, texts), strict=True))
     return {
-        weight: float(np.mean(list(ndcg_at_10({q: blend(rankings[q], logits[q], weight) for q in rankings}, judged).values())))
+        weight: np.array(list(ndcg_at_10({q: blend(rankings[q], logits[q], weight) for q in rankings}, judged).values()))
         for weight in WEIGHTS
     }

@@ -21,7 +21,7 @@ from curriculum.reranking.report import report_reranking
 from curriculum.reranking.reranker import Reranker, blend, passage_texts
 from curriculum.reranking.scoring import ndcg_at_10, scale
 from curriculum.reranking.settings import RerankerSettings
-from curriculum.reranking.training import WEIGHTS, train_reranker
+from curriculum.reranking.training import WEIGHTS, choose_weight, split_dev, train_reranker
 from tests.crossencoder.tiny import tiny_bert
 
 torch.set_num_threads(1)
@@ -82,7 +82,7 @@ def test_trained_reranker_beats_the_first_stage_on_unseen_queries(bert: Path, tm
         passages(), tracks(), SETTINGS, retriever=WordSearch(), model=bert, out=tmp_path / "out", checkpoints=tmp_path / "ck",
         progress=lines.append,
     )  # fmt: skip
-    assert artifact.facts["tuning_queries"] == 8 and artifact.facts["weight"] in WEIGHTS and artifact.facts["weight"] > 0
+    assert artifact.facts["tuning_queries"] == 9 and artifact.facts["weight"] in WEIGHTS and artifact.facts["weight"] > 0
     reranker = Reranker.load(artifact.path)
     assert reranker.weight == artifact.facts["weight"]
     result = report_reranking(reranker, passages(), tracks(), SETTINGS, retriever=WordSearch(), progress=lines.append)
@@ -93,6 +93,21 @@ def test_trained_reranker_beats_the_first_stage_on_unseen_queries(bert: Path, tm
     assert result.value("latency_p95_ms") >= result.value("latency_p50_ms") > 0
     assert result.remarks[0].startswith("Reranking helps") and result.plots["gain"].startswith(b"\x89PNG")
     assert result.per_example["example_id"].is_unique and len(result.tables["by_track"]) == 1
+
+
+def test_no_document_is_trained_on_and_tuned_on() -> None:
+    dev = tracks()[tracks()["split"] == "dev"]
+    tuning, training = split_dev(dev, SETTINGS, seed=0)
+    sides = [{ids[0] for ids in part["doc_ids"]} for part in (tuning, training)]
+    assert sides[0] and sides[1] and not sides[0] & sides[1] and len(tuning) + len(training) == len(dev)
+    assert len(split_dev(dev, SETTINGS.model_copy(update={"tuning_queries": 4}), seed=0)[0]) == 4
+
+
+def test_a_weight_must_beat_the_first_stage_by_more_than_chance() -> None:
+    first = np.array([0.5, 0.5, 0.5, 0.5])
+    assert choose_weight({0.0: first, 0.5: first + [0.5, -0.4, 0.5, -0.4]}) == 0.0  # better on average, yet by no more than noise
+    assert choose_weight({0.0: first, 0.5: first + 0.1, 1.0: first - 0.2}) == 0.5
+    assert choose_weight({0.0: np.array([0.2]), 0.5: np.array([0.4])}) == 0.5  # one query has no error to go by
 
 
 def test_an_untrained_reranker_is_not_called_a_gain(bert: Path) -> None:
