@@ -18,7 +18,7 @@ class RerankerSettings(CrossEncoderSettings):
     mining_depth: int = Field(20, ge=2, description="results of each first-stage leg that negatives are drawn from")
     self_supervised_queries: int = Field(400, ge=0, description="sentences taken out of passages as queries for the rest of them")
     near_duplicate: float = Field(0.8, gt=0, le=1, description="word Jaccard with a positive from which a passage is no negative")
-    tuning_share: float = Field(0.5, gt=0, lt=1, description="share of the documents asked about on dev that are kept from training, to choose the weight on")
+    tuning_share: float = Field(0.5, gt=0, lt=1, description="share of the documents asked about on dev that choose the weight")
     tuning_queries: int = Field(60, ge=1, description="at most so many of them are reranked to choose the weight")
     depth: int = Field(20, ge=2, description="first-stage results that are reranked")
     report_queries: int = Field(60, ge=1, description="test queries a track in the report; fewer where the track has fewer")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from curriculum.errors import UserError
-from curriculum.hardware import Cost, device_lease, resolve_device
+from curriculum.hardware import device_lease, resolve_device
 from resources.compute import Compute
 
 ROOT = Path(__file__).parents[2]

@@ -105,7 +105,7 @@ def test_no_document_is_trained_on_and_tuned_on() -> None:
 
 def test_a_weight_must_beat_the_first_stage_by_more_than_chance() -> None:
     first = np.array([0.5, 0.5, 0.5, 0.5])
-    assert choose_weight({0.0: first, 0.5: first + [0.5, -0.4, 0.5, -0.4]}) == 0.0  # better on average, yet by no more than noise
+    assert choose_weight({0.0: first, 0.5: np.array([1.0, 0.1, 1.0, 0.1])}) == 0.0  # better on average, yet by no more than noise
     assert choose_weight({0.0: first, 0.5: first + 0.1, 1.0: first - 0.2}) == 0.5
     assert choose_weight({0.0: np.array([0.2]), 0.5: np.array([0.4])}) == 0.5  # one query has no error to go by
 
