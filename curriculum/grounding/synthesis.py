@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from curriculum.crossencoder.training import Group
@@ -16,6 +16,7 @@ from curriculum.grounding.sentences import sentences
 if TYPE_CHECKING:
     import pandas as pd
 
+_ELSEWHERE = 0.4
 _STOP = frozenset("a an the of to in on at by for with and or but as is are was were be been it its this that these those".split())
 
 
@@ -24,22 +25,25 @@ def training_groups(examples: pd.DataFrame, *, words: int, per_example: int, see
 
     ``examples`` has the columns of question-answering examples; a passage is the run of at most ``words`` words around the
     answer. Negatives are answers of the same kind from elsewhere in the passage, sentences with a number, a name, a polarity, a
-    comparison or a scope changed, and sentences of the same document that are not in the passage. Claims built from a sentence
-    are rewritten in the same way on both sides, so that the rewriting tells nothing. The same seed gives the same groups.
+    comparison or a scope changed, and (``_ELSEWHERE`` of the sentence claims) sentences of other documents: with altered ones
+    alone a small encoder learns neither what is near nor what is off the subject. Claims built from a sentence are rewritten
+    in the same way on both sides, so that the rewriting tells nothing. The same seed gives the same groups.
 
     Raises:
         DataError: no example yields a pair (no answers, or contexts too short).
     """
     rng = random.Random(seed)
     groups: list[Group] = []
+    split = {str(context): sentences(str(context)) for context in examples["context"].unique()}
+    everything = [part for parts in split.values() for part in parts if _usable(part)]
     for context, rows in examples.groupby("context", sort=False):
-        parts = sentences(str(context))
+        parts = split[str(context)]
         for row in rows.itertuples():
             if len(row.answers):
                 centre = _sentence_at(str(context), parts, int(row.answer_starts[0]))
                 groups += list(_of_answer(str(row.question), str(row.answers[0]), parts, centre, words, rng))
             for _ in range(per_example):
-                groups += list(_of_sentence(parts, words, rng))
+                groups += list(_of_sentence(parts, words, rng, everything))
     if not groups:
         raise DataError("the question-answering examples give no training pair for the verifier: they have no answers in context")
     rng.shuffle(groups)
@@ -76,17 +80,22 @@ def _of_answer(question: str, answer: str, parts: list[str], centre: int, words:
         yield _pair(" ".join(parts[low:high]), statement(question, answer), statement(question, wrong))
 
 
-def _of_sentence(parts: list[str], words: int, rng: random.Random) -> Iterator[Group]:
-    usable = [i for i, part in enumerate(parts) if 6 <= len(part.split()) <= 40]
+def _usable(part: str) -> bool:
+    return 6 <= len(part.split()) <= 40
+
+
+def _of_sentence(parts: list[str], words: int, rng: random.Random, everything: Sequence[str]) -> Iterator[Group]:
+    usable = [i for i, part in enumerate(parts) if _usable(part)]
     if not usable:
         return
     centre = rng.choice(usable)
     low, high = _window(parts, centre, words, rng)
     claim = keep_meaning(parts[centre], rng)
-    outside = [parts[i] for i in usable if not low <= i < high]
-    if outside and rng.random() < 0.15:
-        yield _pair(" ".join(parts[low:high]), claim, keep_meaning(rng.choice(outside), rng))
-        return
+    if rng.random() < _ELSEWHERE:
+        other = rng.choice(everything)
+        if other not in parts:
+            yield _pair(" ".join(parts[low:high]), claim, keep_meaning(other, rng))
+            return
     kinds = list(CHANGES)
     rng.shuffle(kinds)
     for kind in kinds:
