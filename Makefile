@@ -37,8 +37,8 @@ test: setup lint
 
 # the project's own definitions, by the orchestrator's own validators
 validate: setup
+	@mkdir -p $(DAGSTER_HOME)
 	$(BIN)/dagster definitions validate
-	cd $(CURDIR) && $(BIN)/dagster definitions validate -m pipelines.definitions
 
 readme: setup
 	$(BIN)/python -m curriculum.cli readme

@@ -73,7 +73,7 @@ def test_imports_point_one_way(package: str) -> None:
 
 
 def test_the_orchestrators_own_validator_accepts_the_code_location(tmp_path: Path) -> None:
-    environment = {**os.environ, "CURRICULUM_HOME": str(tmp_path)}
+    environment = {**os.environ, "CURRICULUM_HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path)}
     done = subprocess.run(
         [str(Path(sys.executable).with_name("dagster")), "definitions", "validate"],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
