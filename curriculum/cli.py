@@ -33,6 +33,7 @@ def _environment(profile: str, fresh: bool) -> dict[str, str]:
     quiet = {  # the lineage's own progress lines stay; a library's bars and load reports would drown them
         "TOKENIZERS_PARALLELISM": "false", "RAGAS_DO_NOT_TRACK": "true", "PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1",
         "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "LMEVAL_LOG_LEVEL": "ERROR",
     }  # fmt: skip
     return {
         **quiet,

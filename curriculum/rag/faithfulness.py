@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,11 +73,12 @@ def faithfulness(
 
 
 def context_precision_recall(retrieved: Sequence[Sequence[str]], reference: Sequence[Sequence[str]]) -> tuple[list[float], list[float]]:
-    """Precision and recall of retrieved passage ids against reference ids; NaN where either list is empty as ragas has it."""
+    """Precision and recall of retrieved passage ids against reference ids; both NaN without reference ids, precision without retrieved ones."""
     samples = [
-        SingleTurnSample(retrieved_context_ids=list(r), reference_context_ids=list(g)) for r, g in zip(retrieved, reference, strict=True)
+        SingleTurnSample(retrieved_context_ids=list(r), reference_context_ids=list(g)) for r, g in zip(retrieved, reference, strict=True) if g
     ]
-    return _score(IDBasedContextPrecision(), samples), _score(IDBasedContextRecall(), samples)
+    precision, recall = iter(_score(IDBasedContextPrecision(), samples)), iter(_score(IDBasedContextRecall(), samples))
+    return [next(precision) if g else math.nan for g in reference], [next(recall) if g else math.nan for g in reference]
 
 
 def _score(metric: SingleTurnMetric, samples: list[SingleTurnSample]) -> list[float]:

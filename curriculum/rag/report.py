@@ -87,7 +87,7 @@ def judge(answers: pd.DataFrame, verifier: SupportVerifier, passages: pd.DataFra
             "gold_cited": [
                 float(bool(set(c) & set(r))) if a and r else np.nan for a, c, r in zip(answered, cited, reference, strict=True)
             ],
-            "context_precision": [p if r else np.nan for p, r in zip(precision, reference, strict=True)],
+            "context_precision": precision,
             "context_recall": recall,
             "seconds": answers["seconds"].astype(float),
         }

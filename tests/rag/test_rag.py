@@ -199,8 +199,9 @@ def test_faithfulness_is_ragas_over_our_verdicts(verifier: SupportVerifier) -> N
 
 
 def test_context_precision_and_recall_by_id() -> None:
-    precision, recall = context_precision_recall([["a", "b"], ["c"], ["d"]], [["a", "z"], ["c"], []])
-    assert precision[:2] == [0.5, 1.0] and recall[:2] == [0.5, 1.0] and math.isnan(recall[2])
+    precision, recall = context_precision_recall([["a", "b"], ["c"], ["d"], []], [["a", "z"], ["c"], [], ["e"]])
+    assert precision[:2] == [0.5, 1.0] and recall[:2] == [0.5, 1.0]
+    assert math.isnan(precision[2]) and math.isnan(recall[2]) and math.isnan(precision[3]) and recall[3] == 0.0
 
 
 def test_sampling_keeps_every_kind_and_names_an_empty_split() -> None:
