@@ -33,16 +33,43 @@ def notes_corpus(lab: Lab) -> pd.DataFrame:
 def notes_questions(lab: Lab, notes_corpus: pd.DataFrame) -> pd.DataFrame:
     """Questions over the notes: answerable, unanswerable, with a false premise, and in Russian; split by note."""
     from curriculum.corpora.notes import load_questions
+    from curriculum.corpora.schemas import conform
 
-    return load_questions(lab.dataset(lab.settings.notes), notes_corpus)
+    return conform(load_questions(lab.dataset(lab.settings.notes), notes_corpus), "notes_questions")
+
+
+@lineage_asset(group="corpora", kinds={"yaml", "parquet"}, settings="corpora", topics=("multi_hop",))
+def two_hop_questions(lab: Lab, notes_corpus: pd.DataFrame) -> pd.DataFrame:
+    """Questions that need passages of two notes of one side, each with both supporting places."""
+    from curriculum.corpora.schemas import conform
+    from curriculum.corpora.two_hop import load_two_hop
+
+    return conform(load_two_hop(lab.dataset(lab.settings.notes), notes_corpus), "two_hop_questions")
 
 
 @lineage_asset(group="corpora", kinds={"yaml", "parquet"}, settings="corpora", topics=("faithfulness",))
 def labelled_claims(lab: Lab, notes_corpus: pd.DataFrame) -> pd.DataFrame:
-    """Claims about passages of the notes, each labelled by its author as supported or not, with the reason."""
-    from curriculum.corpora.notes import load_claims
+    """Claims about passages of the notes, each labelled as supported or not, with the reason and the readers' labels."""
+    from curriculum.corpora.claims import load_claims
+    from curriculum.corpora.schemas import conform
 
-    return load_claims(lab.dataset(lab.settings.notes), notes_corpus)
+    return conform(load_claims(lab.dataset(lab.settings.notes), notes_corpus), "labelled_claims")
+
+
+@lineage_asset(group="corpora", kinds={"pandera"}, settings="corpora", topics=("annotation", "deduplication"))
+def notes_study(
+    lab: Lab,
+    notes_corpus: pd.DataFrame,
+    notes_questions: pd.DataFrame,
+    two_hop_questions: pd.DataFrame,
+    prompt_cases: pd.DataFrame,
+    labelled_claims: pd.DataFrame,
+) -> StudyResult:
+    """Counts by kind, leakage between the sides of the split, and the agreement of the claims' readers."""
+    from curriculum.corpora.notes_study import study_notes
+
+    tables = (notes_corpus, notes_questions, two_hop_questions, prompt_cases, labelled_claims)
+    return study_notes(*tables, near_duplicate=lab.settings.leakage_jaccard, seed=lab.seed)
 
 
 @lineage_asset(group="corpora", kinds={"huggingface"}, settings="tokenization", topics=("tokenizers",))

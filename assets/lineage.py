@@ -24,6 +24,7 @@ from resources.artifact_store import Stored, kind_of, write_value
 _ENVIRONMENT = digest_of([sys.version, (Path(__file__).parents[1] / "requirements.lock").read_text(encoding="utf-8")])
 RESOURCES = {"settings", "compute", "models", "datasets", "artifacts", "journal", "generator"}
 OWNERS = ["team:curriculum"]
+BY_ITSELF = "studies"  # the group of what is too long for the lineage: each asset of it has a job of its own
 
 
 @dataclass(frozen=True)

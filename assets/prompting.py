@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assets.lineage import Lab, lineage_asset
+from assets.lineage import BY_ITSELF, Lab, lineage_asset
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from curriculum.artifacts import IndexArtifact
-    from curriculum.results import StudyResult
+    from curriculum.prompting.patterns import Kit
+    from curriculum.results import Identity, StudyResult
 
 
 @lineage_asset(group="prompting", kinds={"yaml", "parquet"}, settings="prompting", topics=("hallucination_rate",))
 def prompt_cases(lab: Lab) -> pd.DataFrame:
     """Hand-written cases: answerable, unanswerable, and with a false premise, each with what would be a hallucination."""
+    from curriculum.corpora.schemas import conform
     from curriculum.prompting.cases import load_cases
 
-    return load_cases(lab.dataset(lab.settings.source))
+    return conform(load_cases(lab.dataset(lab.settings.source)), "prompt_cases")
 
 
 @lineage_asset(
@@ -27,15 +29,32 @@ def prompt_cases(lab: Lab) -> pd.DataFrame:
 )  # fmt: skip
 def prompt_study(lab: Lab, prompt_cases: pd.DataFrame, passages: pd.DataFrame, bm25_index: IndexArtifact) -> StudyResult:
     """Zero-shot, few-shot, chain of thought, ReAct with real tools, and grounded with abstention, over the same cases."""
-    from curriculum.prompting.patterns import Kit
     from curriculum.prompting.study import prompt_study
+
+    return prompt_study(prompt_cases, _kit(lab, passages, bm25_index), identities=_generator(lab), progress=lab.progress)
+
+
+@lineage_asset(
+    group=BY_ITSELF, kinds={"huggingface"}, settings=("prompting", "generator", "retrieval"), pool="gpu", topics=("hallucination_rate",)
+)
+def hallucination_report(lab: Lab, prompt_cases: pd.DataFrame, passages: pd.DataFrame, bm25_index: IndexArtifact) -> StudyResult:
+    """The gated prompt pattern over every hand-written case, by kind and by part. Too long for the lineage: a job of its own."""
+    from curriculum.prompting.all_cases import study_all_cases
+
+    kit = _kit(lab, passages, bm25_index)
+    return study_all_cases(prompt_cases, kit, identities=_generator(lab), checkpoints=lab.checkpoints, progress=lab.progress)
+
+
+def _kit(lab: Lab, passages: pd.DataFrame, bm25_index: IndexArtifact) -> Kit:
+    from curriculum.prompting.patterns import Kit
     from curriculum.retrieval.bm25 import Bm25Index
 
     texts = dict(zip(passages["passage_id"], passages["text"], strict=True))
     index = Bm25Index(bm25_index.path, k1=lab.profile.retrieval.k1, b=lab.profile.retrieval.b)
-    kit = Kit(
+    return Kit(
         lab.generator(), lambda queries, k: [[texts[pid] for pid, _ in hits] for hits in index.search(queries, k)], lab.settings, lab.seed
     )
-    model = lab.profile.generator.model
-    identities = [lab.identity(model, "model")] if lab.profile.generator.kind == "local" else []
-    return prompt_study(prompt_cases, kit, identities=identities, progress=lab.progress)
+
+
+def _generator(lab: Lab) -> list[Identity]:
+    return [lab.identity(lab.profile.generator.model, "model")] if lab.profile.generator.kind == "local" else []

@@ -26,13 +26,15 @@ def passages(lab: Lab, notes_corpus: pd.DataFrame, pydocs_corpus: pd.DataFrame) 
 
 
 @lineage_asset(group="search", kinds={"parquet"}, settings="retrieval", topics=("hybrid_search",))
-def retrieval_tracks(lab: Lab, passages: pd.DataFrame, notes_questions: pd.DataFrame) -> pd.DataFrame:
-    """Queries with graded passages: questions on the notes, known items, and the user's own qrels."""
+def retrieval_tracks(
+    lab: Lab, passages: pd.DataFrame, notes_questions: pd.DataFrame, two_hop_questions: pd.DataFrame
+) -> pd.DataFrame:
+    """Queries with graded passages: questions on one note and on two, known items, and the user's own qrels."""
     from curriculum.retrieval.sets import retrieval_sets
     from curriculum.retrieval.tracks import build_tracks
 
     sets = retrieval_sets(lab.settings, lab.dataset)
-    return build_tracks(passages, notes_questions, sets, lab.settings.max_queries)
+    return build_tracks(passages, notes_questions, two_hop_questions, sets, lab.settings.max_queries)
 
 
 @lineage_asset(group="search", kinds={"lucene"}, settings="retrieval", topics=("dense_and_sparse",))

@@ -1,4 +1,4 @@
-"""The study notes, their questions and the labelled claims, read from a folder and checked on the way in."""
+"""The study notes and the questions over them, read from a folder and checked on the way in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 import yaml
@@ -18,9 +19,7 @@ from curriculum.errors import DataError
 QUESTION_KINDS = ("answerable", "unanswerable", "false_premise", "russian")
 DIFFICULTIES = ("easy", "medium", "hard")
 SPLITS = ("train", "dev", "test")
-CLAIM_KINDS = ("verbatim-paraphrase", "swapped-number", "neighbouring-fact", "over-generalisation", "negation")
 QUESTION_COLUMNS = ["question_id", "note_id", "question", "phrasings", "kind", "answers", "difficulty", "split"]
-CLAIM_COLUMNS = ["claim_id", "note_id", "passage", "claim", "supported", "why", "kind", "split"]
 _SPANS = ("answerable", "russian")
 
 
@@ -65,6 +64,9 @@ def _note(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: the front matter lacks {', '.join(missing)}")
     if head["id"] != path.stem:
         raise DataError(f"{path}: its id is {head['id']!r}; name it {path.stem!r} like the file")
+    broken = [link for link in head.get("links") or [] if not is_web_address(str(link))]
+    if broken:
+        raise DataError(f"{path}: the link {broken[0]!r} is no web address; write it whole, from https:// on")
     prose = re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip()
     if not prose:
         raise DataError(f"{path} has no text below its front matter")
@@ -72,6 +74,12 @@ def _note(path: Path) -> dict[str, str]:
         path.stem, str(head["title"]), text, source="notes", module=str(head["part"]), qualified_name=path.stem, kind="note",
         summary=first_sentence(prose), language=language_of(text),
     )
+
+
+def is_web_address(link: str) -> bool:
+    """Whether a link is an http or https address with a host."""
+    address = urlsplit(link)
+    return address.scheme in {"http", "https"} and "." in address.netloc
 
 
 def load_questions(folder: Path, notes: pd.DataFrame) -> pd.DataFrame:
@@ -86,11 +94,11 @@ def load_questions(folder: Path, notes: pd.DataFrame) -> pd.DataFrame:
         note = path.name.removesuffix(".questions.yaml")
         if note not in texts:
             raise DataError(f"{path} asks about '{note}', which has no note; add {note}.md or rename the file")
-        rows += [_question(item, note, texts[note], splits[note], path) for item in _items(path)]
+        rows += [_question(item, note, texts[note], splits[note], path) for item in read_items(path)]
     if not rows:
         raise DataError(f"{folder} holds no *.questions.yaml; write one beside a note")
-    _refuse_repeats((row["question_id"] for row in rows), folder, "question id")
-    _refuse_repeats((text for row in rows for text in [row["question"], *row["phrasings"]]), folder, "question", normalised=True)
+    refuse_repeats((row["question_id"] for row in rows), folder, "question id")
+    refuse_repeats((text for row in rows for text in [row["question"], *row["phrasings"]]), folder, "question", normalised=True)
     return pd.DataFrame(rows)[QUESTION_COLUMNS]
 
 
@@ -113,7 +121,12 @@ def load_splits(folder: Path, notes: set[str]) -> dict[str, str]:
     return splits
 
 
-def _items(path: Path, required: tuple[str, ...] = ("id", "question", "kind")) -> list[dict[str, Any]]:
+def read_items(path: Path, required: tuple[str, ...] = ("id", "question", "kind")) -> list[dict[str, Any]]:
+    """The mappings that a YAML file lists.
+
+    Raises:
+        DataError: it is no list, or an entry lacks a required field; the message says which.
+    """
     items = read_yaml(path)
     if not isinstance(items, list):
         raise DataError(f"{path} is no list; begin every entry with '- {required[0]}:'")
@@ -143,31 +156,9 @@ def _question(item: dict[str, Any], note: str, text: str, split: str, path: Path
     }
 
 
-def _refuse_repeats(values: Iterable[str], folder: Path, what: str, *, normalised: bool = False) -> None:
+def refuse_repeats(values: Iterable[str], folder: Path, what: str, *, normalised: bool = False) -> None:
+    """Raise a DataError for the first value that stands twice; ``normalised`` compares without case and punctuation."""
     counts = Counter(re.sub(r"\W+", " ", value.casefold()).strip() if normalised else value for value in values)
     twice = [value for value, count in counts.items() if count > 1]
     if twice:
         raise DataError(f"{folder}: the {what} {twice[0]!r} stands {counts[twice[0]]} times; change or remove one")
-
-
-def load_claims(folder: Path, notes: pd.DataFrame) -> pd.DataFrame:
-    """The human-labelled claims table (``CLAIM_COLUMNS``).
-
-    Raises:
-        DataError: a field that is missing or of no known value, a passage that is not in its note, an id that stands twice.
-    """
-    texts, path = dict(zip(notes["doc_id"], notes["text"], strict=True)), folder / "claims.yaml"
-    rows = _items(path, tuple(name for name in CLAIM_COLUMNS if name != "why"))
-    for row in rows:
-        place = f"{path}: claim {row['claim_id']!r}"
-        if row["note_id"] not in texts:
-            raise DataError(f"{place} is about '{row['note_id']}', which has no note")
-        if row["passage"] not in texts[row["note_id"]]:
-            raise DataError(f"{place}: its passage is no verbatim span of {row['note_id']}.md; quote the note")
-        if not isinstance(row["supported"], bool):
-            raise DataError(f"{place}: supported is {row['supported']!r}; write true or false")
-        for field, known in (("kind", CLAIM_KINDS), ("split", SPLITS)):
-            if row[field] not in known:
-                raise DataError(f"{place}: {field} is {row[field]!r}; use one of {', '.join(known)}")
-    _refuse_repeats((row["claim_id"] for row in rows), folder, "claim id")
-    return pd.DataFrame([{"why": "", **row} for row in rows])[CLAIM_COLUMNS]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from curriculum.artifacts import DirectoryArtifact
+from curriculum.errors import UserError
 from curriculum.results import StudyResult
 from curriculum.storage import ArtifactStore
 from curriculum.syllabus import Bar, Milestone, Syllabus
@@ -86,23 +88,25 @@ def active_bars(syllabus: Syllabus, profile: Any) -> dict[str, Bar]:
 
     A milestone's own bars count only where the profile runs its reference task; elsewhere the profile's floors do, under
     another name: a stand-in never passes a milestone.
+
+    Raises:
+        UserError: two bars of one kind are on the same metric of the same asset, so that one would hide the other.
     """
-    bars: dict[str, Bar] = {}
-    for claim in syllabus.claims:
-        bars[f"claim_{check_suffix(claim)}"] = claim
+    named = [(f"claim_{check_suffix(claim)}", claim) for claim in syllabus.claims]
     for milestone in syllabus.roadmap:
         if is_reference(milestone, profile):
-            for bar in milestone.bars:
-                named = bar.model_copy(update={"milestone": milestone.milestone})
-                bars[f"milestone_{milestone.milestone}_{check_suffix(bar)}"] = named
-    for floor in profile.floors:
-        bars[f"floor_{check_suffix(floor)}"] = floor
-    return bars
+            bars = [bar.model_copy(update={"milestone": milestone.milestone}) for bar in milestone.bars]
+            named += [(f"milestone_{milestone.milestone}_{check_suffix(bar)}", bar) for bar in bars]
+    named += [(f"floor_{check_suffix(floor)}", floor) for floor in profile.floors]
+    twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
+    if twice:
+        raise UserError(f"two bars share the name {twice[0]}; hold a metric of an asset with one bar that has both min and max")
+    return dict(named)
 
 
 def check_suffix(bar: Bar) -> str:
-    """The metric's name as a check name may hold it."""
-    return bar.metric.replace("@", "_at_").replace("-", "_")
+    """The asset and the metric as a check name may hold them: metrics of two assets may share a name."""
+    return f"{bar.asset}_{bar.metric}".replace("@", "_at_").replace("-", "_")
 
 
 def is_reference(milestone: Milestone, profile: Any) -> bool:

@@ -23,7 +23,7 @@ def retrieval_sets(settings: RetrievalSettings, dataset: Callable[[str], Path]) 
         from curriculum.retrieval.mteb_task import load_task  # mteb takes seconds to import, and its tasks need the hub
 
         sets += [one for source in settings.mteb_tasks for one in load_task(source)]
-    twice = [name for name, times in Counter([PROJECT, "notes", "known-item", *(s.name for s in sets)]).items() if times > 1]
+    twice = [name for name, times in Counter([PROJECT, "notes", "two-hop", "known-item", *(s.name for s in sets)]).items() if times > 1]
     if twice:
         raise DataError(f"collections need names of their own, and {', '.join(twice)} is taken; rename the folder")
     return sets

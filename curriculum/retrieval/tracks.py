@@ -36,6 +36,40 @@ def notes_track(passages: pd.DataFrame, questions: pd.DataFrame) -> list[dict[st
     return rows
 
 
+def two_hop_track(passages: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]:
+    """One query a phrasing of each two-hop question. Passages of the place that answers have grade 2, of the other place 1.
+
+    A question of which the cutting left either place in no passage is left out: it could not be answered from passages.
+    """
+    own = passages[passages["source"] == "notes"]
+    rows = []
+    for question in questions.itertuples():
+        grades: dict[str, int] = {}
+        places = list(zip(question.note_ids, question.spans, strict=True))
+        found = [_holding(own, note, span) for note, span in places]
+        for (_, span), ids in zip(places, found, strict=True):
+            grade = ANSWERS if any(answer in span for answer in question.answers) else HELPS
+            grades |= {pid: max(grade, grades.get(pid, 0)) for pid in ids}
+        split = "test" if question.split == "test" else "dev"
+        for number, text in enumerate([question.question, *question.phrasings]):
+            if all(found):
+                name = f"two-hop/{question.question_id}"
+                rows.append(_row("two-hop", PROJECT, f"{name}/{number}", text, split, question.kind, list(grades.items()), group=name))
+    return rows
+
+
+def _holding(passages: pd.DataFrame, note: str, span: str) -> list[str]:
+    """The passages of a note that hold a span; one that was cut is where most of its words in a row are."""
+    own = passages[passages["doc_id"] == note]
+    words = span.split()
+    for size in range(len(words), max(1, len(words) // 2) - 1, -1):
+        runs = [" ".join(words[i : i + size]) for i in range(len(words) - size + 1)]
+        ids = own.loc[own["text"].map(lambda text, runs=runs: any(run in text for run in runs)), "passage_id"]
+        if len(ids):
+            return ids.tolist()
+    return []
+
+
 def known_item_track(passages: pd.DataFrame) -> list[dict[str, Any]]:
     """One query a known item: its summary, which its passage lost. The item's first passage has grade 2, its next ones 1."""
     own = passages[passages["collection"] == PROJECT]
@@ -60,7 +94,9 @@ def beir_track(data: Beir) -> list[dict[str, Any]]:
     return rows
 
 
-def build_tracks(passages: pd.DataFrame, questions: pd.DataFrame, sets: list[Beir], max_queries: int) -> pd.DataFrame:
+def build_tracks(
+    passages: pd.DataFrame, questions: pd.DataFrame, two_hop: pd.DataFrame, sets: list[Beir], max_queries: int
+) -> pd.DataFrame:
     """Every track, at most ``max_queries`` a track and split, chosen by hash.
 
     ``group`` is the question that a query phrases: its phrasings are kept together, and an interval must resample questions.
@@ -68,7 +104,8 @@ def build_tracks(passages: pd.DataFrame, questions: pd.DataFrame, sets: list[Bei
     Raises:
         DataError: no query has a relevant passage.
     """
-    rows = [*notes_track(passages, questions), *known_item_track(passages), *(r for s in sets for r in beir_track(s))]
+    own = [*notes_track(passages, questions), *two_hop_track(passages, two_hop), *known_item_track(passages)]
+    rows = [*own, *(row for one in sets for row in beir_track(one))]
     if not rows:
         raise DataError("no query has a relevant passage; check that the questions' notes are among the passages")
     table = pd.DataFrame(rows, columns=COLUMNS)

@@ -58,6 +58,6 @@ def test_the_gate_tells_well_from_regression_from_broken(home: Path) -> None:
     assert code == 0 and "all well" in text and "Reader" in text
     publish(store, "qa_report", [Metric(name="f1", value=0.2)])
     code, text = gate(home)
-    assert code == 1 and "floor_f1" in text
+    assert code == 1 and "floor_qa_report_f1" in text
     card = (home / "home" / "report_card_mine.html").read_text()
     assert "qa_report" in card and "0.2" in card and "<script" not in card

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curriculum.errors import UserError
 from curriculum.evaluation.gate import Verdict, active_bars, exit_code, judge, judge_stored, judge_value, milestone_rows
 from curriculum.profile import load_profile
 from curriculum.results import Metric, StudyResult
@@ -69,10 +70,23 @@ def test_a_stand_in_never_passes_a_milestone(tmp_path: Path) -> None:
     assert not [n for n in active_bars(syllabus, profile) if n.startswith("milestone_reader")]
 
 
+@pytest.mark.parametrize("name", ["starter", "workstation", "cluster"])
+def test_no_bar_hides_another(name: str) -> None:
+    syllabus, profile = load_syllabus(), load_profile(name)
+    reference = [bar for m in syllabus.roadmap if profile.milestones[m.milestone].kind == "reference" for bar in m.bars]
+    assert len(active_bars(syllabus, profile)) == len(syllabus.claims) + len(reference) + len(profile.floors)
+
+
+def test_two_bars_on_one_metric_are_refused() -> None:
+    floors = [{"asset": "qa_report", "metric": "f1", "min": 0.1}, {"asset": "qa_report", "metric": "f1", "max": 0.9}]
+    with pytest.raises(UserError, match="two bars share the name floor_qa_report_f1"):
+        active_bars(load_syllabus(), load_profile("starter", {"floors": floors}))
+
+
 def test_a_profile_on_the_reference_task_is_held_to_the_milestone(tmp_path: Path) -> None:
     syllabus = load_syllabus()
     profile = load_profile("starter", {"milestones": {"reader": {"kind": "reference", "measured_on": "SQuAD v1"}}})
-    assert active_bars(syllabus, profile)["milestone_reader_f1"].min == 0.8
+    assert active_bars(syllabus, profile)["milestone_reader_qa_report_f1"].min == 0.8
     row = next(r for r in milestone_rows(syllabus, profile, ArtifactStore(str(tmp_path))) if r.title == "Reader")
     assert row.reference == "not run"
 

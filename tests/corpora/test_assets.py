@@ -13,10 +13,12 @@ import pandas as pd
 import pytest
 
 from assets import corpora
+from assets.prompting import prompt_cases
 from curriculum.artifacts import DirectoryArtifact
+from curriculum.corpora.claims import CLAIM_COLUMNS
 from curriculum.corpora.deduplicate import leakage
 from curriculum.corpora.documents import COLUMNS
-from curriculum.corpora.notes import CLAIM_COLUMNS, QUESTION_COLUMNS
+from curriculum.corpora.notes import QUESTION_COLUMNS
 from curriculum.errors import DataError, SourceError
 from curriculum.tokenization.packing import TokenBlocks
 from resources.artifact_store import read_value
@@ -42,7 +44,7 @@ def own(tmp_path: Path) -> Path:
 def materialise(made: dict[str, Any], *names: str) -> dict[str, Any]:
     """The values of ``names`` after a run of them and of all that is upstream."""
     done = dg.materialize(
-        dg.load_assets_from_modules([corpora]), resources=made, run_config=QUIET, instance=dg.DagsterInstance.ephemeral(),
+        [*dg.load_assets_from_modules([corpora]), prompt_cases], resources=made, run_config=QUIET, instance=dg.DagsterInstance.ephemeral(),
         selection=dg.AssetSelection.assets(*names).upstream(),
     )
     assert done.success

@@ -24,7 +24,7 @@ ASSETS = {
     "mini_transformer_report", "qa_dataset", "qa_reader", "qa_report", "domain_corpus", "qlora_adapter", "adapter_report",
     "prompt_cases", "prompt_study", "passages", "bm25_index", "passage_embeddings", "dense_index", "retrieval_tracks",
     "hybrid_search_report", "reranker", "reranker_report", "support_verifier", "verifier_calibration", "rag_answers",
-    "rag_report", "lm_eval_report", "report_card",
+    "rag_report", "lm_eval_report", "report_card", "two_hop_questions", "notes_study", "hallucination_report",
 }
 
 
@@ -45,7 +45,19 @@ def test_every_profile_has_every_asset_and_its_checks(profile: str) -> None:
     checks = {key.name for key in graph.asset_check_keys}
     assert "rows_and_unique_ids" in checks and any(name.startswith("claim_") for name in checks)
     if profile != "starter":
-        assert "milestone_reader_f1" in checks
+        assert "milestone_reader_qa_report_f1" in checks
+
+
+def test_a_long_study_has_a_job_of_its_own_and_is_not_in_the_lineage() -> None:
+    from assets.lineage import BY_ITSELF
+    from pipelines.definitions import defs
+    from pipelines.jobs import STUDIES
+
+    nodes = defs.resolve_asset_graph().asset_nodes
+    assert {node.key.to_user_string() for node in nodes if node.group_name == BY_ITSELF} == set(STUDIES.values())
+    selected = {name: {key.to_user_string() for key in defs.resolve_job_def(name).asset_layer.selected_asset_keys} for name in ("lineage", *STUDIES)}
+    assert not selected["lineage"] & set(STUDIES.values()) and "prompt_study" in selected["lineage"]
+    assert selected["all_cases"] >= {"hallucination_report", "prompt_cases", "bm25_index", "passages", "notes_corpus"}
 
 
 def test_bars_name_assets_that_exist() -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from curriculum.errors import DataError
 from curriculum.evaluation.gate import Verdict, judge_value
 from curriculum.generation.base import Generation, Messages
+from curriculum.prompting.all_cases import study_all_cases
 from curriculum.prompting.cases import load_cases, sample_cases
-from curriculum.prompting.patterns import PATTERNS, Kit, final_answer, supported
+from curriculum.prompting.patterns import IDK, PATTERNS, Kit, final_answer, supported
 from curriculum.prompting.scoring import abstains, holds, judge
 from curriculum.prompting.settings import PromptingSettings
 from curriculum.prompting.study import prompt_study, run_pattern
@@ -148,3 +149,26 @@ def test_broken_cases_are_refused(tmp_path: Path) -> None:
     (tmp_path / "prompt_cases.yaml").write_text("[]\n")
     with pytest.raises(DataError, match="holds no cases"):
         load_cases(tmp_path)
+
+
+def test_all_cases_are_judged_and_a_killed_run_goes_on(tmp_path: Path) -> None:
+    cases = load_cases(NOTES)
+    whole = study_all_cases(cases, kit(Says("It is 4,096 entries.", IDK)), identities=[], checkpoints=tmp_path / "a", progress=lambda _: None, chunk=7)
+    assert len(whole.per_example) == len(cases) and whole.per_example["case_id"].is_unique
+    assert whole.value("hallucination_rate") == 7 / len(cases) < whole.value("hallucination_rate_upper") < 0.3
+    by_kind = whole.tables["by_kind"].set_index("kind").sum(axis=1)
+    assert by_kind.to_dict() == cases["kind"].value_counts().to_dict()
+
+    class Killed(Exception):
+        pass
+
+    def stop_at_the_second_chunk(line: str) -> None:
+        if line.startswith("14 of"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        study_all_cases(cases, kit(Says("It is 4,096 entries.", IDK)), identities=[], checkpoints=tmp_path / "b", progress=stop_at_the_second_chunk, chunk=7)
+    rest = Says(IDK)
+    resumed = study_all_cases(cases, kit(rest), identities=[], checkpoints=tmp_path / "b", progress=lambda _: None, chunk=7)
+    assert sum(map(len, rest.asked)) == len(cases) - 14
+    assert resumed.per_example["verdict"].tolist() == whole.per_example["verdict"].tolist()

@@ -47,9 +47,11 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def notes() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The packaged notes and their questions."""
+    """Twelve of the packaged notes, from every side of the split, and their questions."""
     found = load_notes(NOTES)
-    return found, load_questions(NOTES, found)
+    asked = load_questions(NOTES, found)
+    chosen = {note for _, rows in asked.groupby("split") for note in sorted(rows["note_id"].unique())[:4]}
+    return found[found["doc_id"].isin(chosen)].reset_index(drop=True), asked[asked["note_id"].isin(chosen)].reset_index(drop=True)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +63,7 @@ def searchable(notes: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytes
     made = {name: tmp_path_factory.mktemp(name) for name in ("bm25", "embeddings", "dense", "checkpoints", "models")}
     settings = RetrievalSettings(max_queries=30, known_items=0)
     passages = project_passages(notes[0], pd.DataFrame(columns=DOCUMENTS, dtype=str), settings)
-    tracks = build_tracks(passages, notes[1], [], settings.max_queries)
+    tracks = build_tracks(passages, notes[1], pd.DataFrame(), [], settings.max_queries)
     encoder = Encoder(model_folder(settings.encoder, made["models"]), settings)
     build_bm25(passages, settings, made["bm25"])
     embeddings = embed_passages(passages, encoder, settings, made["embeddings"], made["checkpoints"], lambda _: None)

@@ -13,7 +13,7 @@ from curriculum.errors import DataError
 from curriculum.retrieval.passages import beir_passages
 from curriculum.retrieval.sets import retrieval_sets
 from curriculum.retrieval.settings import RetrievalSettings
-from curriculum.retrieval.tracks import COLUMNS, build_tracks, known_item_track, notes_track
+from curriculum.retrieval.tracks import COLUMNS, build_tracks, known_item_track, notes_track, two_hop_track
 from tests.retrieval.small import Searchable, table
 
 NO_QUESTIONS = pd.DataFrame(columns=["kind"])
@@ -44,6 +44,21 @@ def test_an_answering_passage_has_grade_2_and_its_section_1() -> None:
     assert {row["split"] for row in rows} == {"dev"}
 
 
+def test_a_two_hop_question_needs_both_places() -> None:
+    passages = {"a#0": "the first hop is named here", "a#1": "other", "b#0": "it weighs 42 kg", "b#1": "42 kg again", "c#0": "it weighs 42 kg"}
+    own = table(passages).assign(doc_id=["a", "a", "b", "b", "c"], source="notes")
+    question = {
+        "question_id": "t", "question": "How heavy?", "phrasings": ["What weight?"], "kind": "bridge", "answers": ["42 kg"],
+        "note_ids": ["a", "b"], "spans": ["first hop is named", "weighs 42 kg"], "split": "dev",
+    }
+    cut = question | {"question_id": "cut", "spans": ["first hop is named there, and so on", "nowhere at all"]}
+    rows = two_hop_track(own, pd.DataFrame([question, cut]))
+    assert [row["query_id"] for row in rows] == ["two-hop/t/0", "two-hop/t/1"]  # of the other question one place is lost
+    assert all(dict(zip(row["relevant_ids"], row["grades"], strict=True)) == {"a#0": 1, "b#0": 2} for row in rows)
+    nearly = two_hop_track(own, pd.DataFrame([question | {"spans": ["first hop is named there", "weighs 42 kg"]}]))
+    assert set(nearly[0]["relevant_ids"]) == {"a#0", "b#0"}  # a place cut by a passage's end is where most of it is
+
+
 def test_a_known_item_is_its_first_passage() -> None:
     own = table({"project/f#0": "rest", "project/f#1": "of it", "project/g#0": "other"}).assign(doc_id=["f", "f", "g"])
     (row,) = known_item_track(own.assign(known_item_query=["what f does", "", ""]))
@@ -63,18 +78,18 @@ def test_real_tracks_are_whole(searchable: Searchable) -> None:
 
 def test_a_beir_folder_is_a_collection_and_a_track(beir: Path) -> None:
     data = read_beir(beir)
-    passages, tracks = beir_passages([data]), build_tracks(table({}), NO_QUESTIONS, [data], 10)
+    passages, tracks = beir_passages([data]), build_tracks(table({}), NO_QUESTIONS, NO_QUESTIONS, [data], 10)
     assert list(passages["passage_id"]) == [f"own/d{n}#0" for n in range(4)] and set(passages["collection"]) == {"own"}
     rows = {row.query_id: row for row in tracks.itertuples()}
     assert set(rows) == {"own/test/q0", "own/test/q2", "own/train/q3"}  # q1 has no relevant document
     assert list(rows["own/test/q0"].relevant_ids) == ["own/d0#0", "own/d1#0"] and list(rows["own/test/q0"].grades) == [1, 2]
     assert rows["own/train/q3"].split == "dev" and list(rows["own/test/q0"].doc_ids) == ["d0", "d1"]
-    assert len(build_tracks(table({}), NO_QUESTIONS, [data], 1)) == 2  # one a split
+    assert len(build_tracks(table({}), NO_QUESTIONS, NO_QUESTIONS, [data], 1)) == 2  # one a split
 
 
 def test_nothing_to_ask_is_an_error() -> None:
     with pytest.raises(DataError, match="no query has a relevant passage"):
-        build_tracks(table({"a": "b"}), NO_QUESTIONS, [], 10)
+        build_tracks(table({"a": "b"}), NO_QUESTIONS, NO_QUESTIONS, [], 10)
 
 
 def test_two_sets_of_one_name_are_refused(beir: Path) -> None:

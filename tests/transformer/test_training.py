@@ -176,4 +176,4 @@ def test_a_leaking_mask_turns_its_check_red(
     fresh = build_resources("starter", tmp_path, journal=False, fresh=True)
     result = dg.materialize([report, *checks], resources=fresh, raise_on_error=False)
     red = [e.check_name for e in result.get_asset_check_evaluations() if not e.passed]
-    assert red == ["claim_mask_leak"] and not result.success
+    assert red == ["claim_mini_transformer_report_mask_leak"] and not result.success
