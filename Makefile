@@ -6,7 +6,7 @@ PROFILE ?= starter
 export DAGSTER_HOME := $(CURDIR)/.curriculum/dagster
 export PYTHONPATH   := $(CURDIR)
 
-.PHONY: run test ui gate setup lint readme validate clean
+.PHONY: run test ui notes gate setup lint readme validate clean
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.ready
@@ -28,6 +28,10 @@ gate: setup
 
 ui: setup
 	$(BIN)/python -m curriculum.cli ui --profile $(PROFILE)
+
+# the study notes as a site, on port 8000
+notes: setup
+	$(BIN)/python -m curriculum.cli notes --profile $(PROFILE)
 
 lint: setup
 	$(BIN)/ruff check .

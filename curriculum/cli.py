@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -95,6 +96,33 @@ def ui(profile: ProfileOption = "starter", port: int = 3000, host: str = "127.0.
     """Open the Dagster UI and its daemon on the same instance."""
     command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions", "-p", str(port), "-h", host]
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=_environment(profile, fresh=False), check=False).returncode)
+
+
+@app.command()
+def notes(
+    profile: ProfileOption = "starter",
+    port: int = 8000,
+    serve: Annotated[bool, typer.Option(help="stay and serve the pages, so that search works; --no-serve only builds them")] = True,
+) -> None:
+    """Build the study notes as a site with the learning path and the latest figures, and serve it."""
+    from curriculum.profile import load_profile
+    from curriculum.report.card import stored_results
+    from curriculum.report.readme import headline
+    from curriculum.site.build import build_site, read_notes
+    from curriculum.syllabus import load_syllabus
+
+    results = stored_results(_store(load_profile(profile)))
+    record = PROJECT / "results" / f"{profile}.json"
+    figures, measured = {name: headline(result) for name, result in results.items()}, f"As this machine last measured them, profile {profile}."
+    if not results and record.exists():
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        figures, measured = kept.get("figures", {}), f"From the recorded run of profile {profile} on {kept['hardware']}."
+    page = build_site(read_notes(PROJECT / "notes"), load_syllabus(), figures, measured, home() / "site")
+    typer.echo(f"notes: {page}")
+    if serve:
+        typer.echo(f"serving them on http://127.0.0.1:{port} (Ctrl-C ends)")
+        command = [sys.executable, "-m", "http.server", str(port), "-b", "127.0.0.1", "-d", str(page.parent)]
+        raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 @app.command()

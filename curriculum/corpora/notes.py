@@ -48,11 +48,20 @@ def load_notes(folder: Path) -> pd.DataFrame:
     Raises:
         DataError: no notes, a note without front matter, without text, or whose id differs from its file name.
     """
-    rows = [_note(path) for path in sorted(folder.glob("*.md")) if path.stem != "README"]
-    return documents_table(rows, f"the notes folder {folder}")
+    return documents_table([_note(path) for path in note_files(folder)], f"the notes folder {folder}")
 
 
-def _note(path: Path) -> dict[str, str]:
+def note_files(folder: Path) -> list[Path]:
+    """The notes of a folder, by name."""
+    return [path for path in sorted(folder.glob("*.md")) if path.stem != "README"]
+
+
+def front_matter(path: Path) -> tuple[dict[str, Any], str]:
+    """The checked front matter of a note, and its text.
+
+    Raises:
+        DataError: as :func:`load_notes`, of this one.
+    """
     found = re.match(r"---\n(.*?)\n---(?:\n(.*))?\Z", read_text(path), re.DOTALL)
     if not found:
         raise DataError(f"{path} has no front matter; begin it with '---', id, title and part, and '---'")
@@ -70,6 +79,12 @@ def _note(path: Path) -> dict[str, str]:
     prose = re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip()
     if not prose:
         raise DataError(f"{path} has no text below its front matter")
+    return head, text
+
+
+def _note(path: Path) -> dict[str, str]:
+    head, text = front_matter(path)
+    prose = re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip()
     return document(
         path.stem, str(head["title"]), text, source="notes", module=str(head["part"]), qualified_name=path.stem, kind="note",
         summary=first_sentence(prose), language=language_of(text),

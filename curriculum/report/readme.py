@@ -24,8 +24,14 @@ def record(profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], r
         "study_seconds": round(sum(r.wall_seconds for r in runs), 1),
         "peak_memory_gib": round(max((r.peak_memory_bytes for r in runs), default=0) / 2**30, 2),
         "milestones": [[*row_cells(row), row.measured_on] for row in rows],
+        "figures": {name: headline(result) for name, result in results.items()},
         "checks": {name: [j.verdict.value, j.value] for name, j in held.items()},
     }
+
+
+def headline(result: StudyResult) -> list[list[Any]]:
+    """[metric, value with its interval, n] of a study's main metrics: those of one row of its tables have "__" in their names."""
+    return [[m.name, m.text(), m.n] for m in result.metrics if "__" not in m.name]
 
 
 def write_record(data: dict[str, Any], path: Path) -> None:
