@@ -36,8 +36,9 @@ notes: setup
 lint: setup
 	$(BIN)/ruff check .
 
+# one worker a core of the smallest machine; a file's tests stay on one worker, which keeps its fixtures
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # the project's own definitions, by the orchestrator's own validators
 validate: setup
