@@ -25,12 +25,12 @@ def study_notes(
     """Counts by kind, words a note, leakage between the sides of the split, and Cohen's kappa of the claims' readings.
 
     ``leaked_questions`` counts phrasings whose set of words has a Jaccard similarity of ``near_duplicate`` or more with one of
-    another side; ``shared_spans`` counts runs of ``span_words`` words that notes of two sides have in common.
+    another side; ``shared_spans`` counts the notes that hold an answer in the same ``span_words`` words as a note of another side.
     """
     asked = _asked(questions, two_hop)
-    sides = dict(zip(questions["note_id"], questions["split"], strict=True))
     near = near_duplicates(asked["text"].tolist(), asked["split"].tolist(), near_duplicate)
-    spans = shared_spans({row.doc_id: row.text for row in notes.itertuples()}, sides, span_words)
+    spans = shared_spans(dict(zip(notes["doc_id"], notes["text"], strict=True)), questions, span_words)
+    sides = dict(zip(questions["note_id"], questions["split"], strict=True))
     words = notes["text"].map(lambda text: len(_CODE.sub("", text).split()))
     counts = {
         "notes": len(notes), "words": int(words.sum()), "questions": len(questions), "phrasings": len(asked),
@@ -75,20 +75,35 @@ def near_duplicates(texts: Sequence[str], sides: Sequence[str], threshold: float
     return found
 
 
-def shared_spans(texts: dict[str, str], sides: dict[str, str], words: int) -> list[tuple[str, str, str]]:
-    """(note, note, run) for each run of ``words`` words that notes of different sides share; runs that overlap count once."""
+def shared_spans(texts: dict[str, str], questions: pd.DataFrame, words: int) -> list[tuple[str, str, str]]:
+    """(note, note of another side, run) where a run of ``words`` words around an answer in the first stands in the second too.
+
+    A phrase that many notes share without an answer in it, such as a formula's shape, gives nothing away and does not count.
+    """
+    said = {note: _WORD.findall(text.casefold()) for note, text in texts.items()}
     holders: dict[str, set[str]] = defaultdict(set)
-    for note, text in texts.items():
-        said = _WORD.findall(text.casefold())
-        for start in range(len(said) - words + 1):
-            holders[" ".join(said[start : start + words])].add(note)
+    for note, own in said.items():
+        for start in range(len(own) - words + 1):
+            holders[" ".join(own[start : start + words])].add(note)
+    sides = dict(zip(questions["note_id"], questions["split"], strict=True))
     found: dict[tuple[str, str], str] = {}
-    for run, notes in holders.items():
-        for a in sorted(notes):
-            for b in sorted(notes):
-                if a < b and sides.get(a) != sides.get(b):
-                    found.setdefault((a, b), run)
-    return [(a, b, run) for (a, b), run in sorted(found.items())]
+    for question in questions[questions["note_id"].isin(said)].itertuples():
+        for answer in question.answers[:1]:
+            for run in _runs_around(said[question.note_id], _WORD.findall(answer.casefold()), words):
+                for other in holders.get(run, ()):
+                    if sides.get(other, question.split) != question.split:
+                        found.setdefault((question.note_id, other), run)
+    return [(note, other, run) for (note, other), run in sorted(found.items())]
+
+
+def _runs_around(said: list[str], answer: list[str], words: int) -> list[str]:
+    """The runs of ``words`` words that hold the first place of ``answer``, or lie in it where it is longer."""
+    starts = (i for i in range(len(said) - len(answer) + 1) if said[i : i + len(answer)] == answer)
+    place = next(starts, None)
+    if place is None or not answer:
+        return []
+    first, last = sorted((place, place + len(answer) - words))
+    return [" ".join(said[i : i + words]) for i in range(max(0, first), min(last, len(said) - words) + 1)]
 
 
 def kappa_metrics(claims: pd.DataFrame, seed: int) -> list[Metric]:

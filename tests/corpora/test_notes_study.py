@@ -45,12 +45,14 @@ def test_a_question_copied_to_another_side_is_a_leak(tables: Tables) -> None:
 
 def test_a_sentence_copied_to_another_side_is_a_leak(tables: Tables) -> None:
     notes, questions, *rest = tables
-    sides = dict(zip(questions["note_id"], questions["split"], strict=True))
-    train = next(i for i in notes.index if sides[notes.at[i, "doc_id"]] == "train")
-    test = next(i for i in notes.index if sides[notes.at[i, "doc_id"]] == "test")
+    asked = questions[(questions["split"] == "train") & (questions["kind"] == "answerable")].iloc[0]
+    text = notes.set_index("doc_id").at[asked["note_id"], "text"]
+    sentence = next(line for line in text.split("\n") if asked["answers"][0] in line)
+    test = notes.index[notes["doc_id"].isin(questions.loc[questions["split"] == "test", "note_id"])][0]
     copied = notes.copy()
-    copied.at[test, "text"] += "\n\n" + max(copied.at[train, "text"].split("\n"), key=len)
-    assert study_notes(copied, questions, *rest).value("shared_spans") == 1
+    copied.at[test, "text"] += "\n\n" + sentence
+    study = study_notes(copied, questions, *rest)
+    assert study.value("shared_spans") == 1 and asked["note_id"] in study.tables["leaks"]["leak"].iloc[0]
 
 
 def test_near_duplicates_are_of_two_sides_and_alike() -> None:
@@ -60,10 +62,14 @@ def test_near_duplicates_are_of_two_sides_and_alike() -> None:
     assert len(near_duplicates(texts, ["train", "test", "test", "dev"], 0.6)) == 2
 
 
-def test_shared_spans_need_two_sides() -> None:
-    texts = {"a": "one two three four", "b": "zero one two three", "c": "one two three"}
-    assert shared_spans(texts, {"a": "train", "b": "test", "c": "train"}, 3) == [("a", "b", "one two three"), ("b", "c", "one two three")]
-    assert shared_spans(texts, dict.fromkeys("abc", "dev"), 3) == []
+def test_shared_spans_hold_an_answer_and_stand_on_two_sides() -> None:
+    texts = {"a": "It weighs, in all, 42 kg today. Formula one.", "b": "weighs in all 42 kg", "c": "in all 42 kg. Formula one.", "d": "Formula one"}
+    rows = [("a", "train", ["42 kg"]), ("b", "test", ["weighs in all 42 kg"]), ("c", "train", []), ("d", "test", [])]
+    questions = pd.DataFrame(rows, columns=["note_id", "split", "answers"])
+    found = shared_spans(texts, questions, 4)
+    assert [(a, b) for a, b, _ in found] == [("a", "b"), ("b", "a"), ("b", "c")]
+    assert all("42" in run for _, _, run in found)
+    assert shared_spans(texts, questions.assign(split="dev"), 4) == []
 
 
 def test_kappa_is_that_of_the_first_two_readings() -> None:
