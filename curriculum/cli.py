@@ -53,20 +53,30 @@ def _store(profile: Any) -> Any:
     return ArtifactStore(os.environ.get("CURRICULUM_ARTIFACTS") or str(local), local)
 
 
+def _states(profile_name: str) -> Any:
+    from curriculum.evaluation.baselines import Baselines
+    from curriculum.evaluation.states import States
+    from curriculum.profile import load_profile
+
+    loaded = load_profile(profile_name)
+    return States(home() / "runs" / loaded.name, _store(loaded), Baselines(loaded.name))
+
+
 def _close(profile_name: str, run_succeeded: bool) -> int:
     """Print the closing table, render the card from what the store holds, and return the gate's exit code."""
+    from curriculum.evaluation.baselines import Baselines
     from curriculum.evaluation.gate import exit_code, milestone_rows
     from curriculum.profile import load_profile
-    from curriculum.report.card import judgements, write_card
+    from curriculum.report.card import changes_since, judgements, write_card
     from curriculum.report.table import print_tables
     from curriculum.syllabus import load_syllabus
 
     syllabus, profile = load_syllabus(), load_profile(profile_name)
     store = _store(profile)
-    held = judgements(syllabus, profile, store)
-    card = write_card(syllabus, profile, store, home() / f"report_card_{profile.name}.html")
-    code = exit_code(list(held.values()), run_succeeded)
-    print_tables(milestone_rows(syllabus, profile, store), held, card, code)
+    held, changes = judgements(syllabus, profile, store), changes_since(syllabus, profile, store, Baselines(profile.name))
+    card = write_card(syllabus, profile, store, home() / f"report_card_{profile.name}.html", changes)
+    code = exit_code(list(held.values()), run_succeeded, changes)
+    print_tables(milestone_rows(syllabus, profile, store), held, changes, card, code)
     return code
 
 
@@ -82,6 +92,8 @@ def run(
     load_profile(profile)  # a wrong profile is one sentence here, before the orchestrator starts
     command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "pipelines.definitions", "-j", job]
     finished = subprocess.run(command, cwd=PROJECT, env=_environment(profile, fresh), check=False)
+    if finished.returncode == 0:
+        _states(profile).keep()
     raise typer.Exit(_close(profile, finished.returncode == 0))
 
 
@@ -89,6 +101,43 @@ def run(
 def gate(profile: ProfileOption = "starter") -> None:
     """Hold every bar against the stored results: exit 0 all well, 1 a bar failed, 2 a result is missing."""
     raise typer.Exit(_close(profile, run_succeeded=True))
+
+
+@app.command()
+def accept(
+    assets: Annotated[list[str] | None, typer.Argument(help="evaluation assets; all that have a score under regression if none is named")] = None,
+    reason: Annotated[str, typer.Option(help="why the present scores are the ones to hold; kept with them and in the journal")] = "",
+    profile: ProfileOption = "starter",
+) -> None:
+    """Make the latest scores the baseline that later ones are held against."""
+    from curriculum.evaluation.baselines import Baselines
+    from curriculum.journal import journal_acceptance, journal_uri
+    from curriculum.profile import load_profile
+    from curriculum.syllabus import load_syllabus
+
+    loaded, regressions = load_profile(profile), load_syllabus().regressions
+    kept = Baselines(loaded.name)
+    for asset in assets or list(dict.fromkeys(r.asset for r in regressions)):
+        record = kept.accept(regressions, _store(loaded), asset, reason)
+        journal_acceptance(journal_uri(home()), str(home() / "journal"), loaded.name, record)
+        typer.echo(f"accepted {asset} {record['version']}: {record['examples']} examples")
+    typer.echo(f"baselines: {kept.folder}")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="a kept run, 'latest' or 'baseline'")],
+    second: Annotated[str, typer.Argument(help="likewise, but not 'baseline'")] = "latest",
+    profile: ProfileOption = "starter",
+) -> None:
+    """Lay two runs side by side: every score under regression, and every headline metric of the results that differ."""
+    from curriculum.profile import load_profile
+    from curriculum.report.table import print_changes, print_metrics
+    from curriculum.syllabus import load_syllabus
+
+    states, syllabus = _states(profile), load_syllabus()
+    print_changes(states.compare(first, second, syllabus.regressions, seed=load_profile(profile).seed), first, second)
+    print_metrics(states.metrics(first, second), first, second)
 
 
 @app.command()

@@ -42,6 +42,29 @@ class Bar(BaseModel):
         return " and ".join(filter(None, (low, high)))
 
 
+class Regression(BaseModel):
+    """A per-example score of an asset that may not get worse than its accepted baseline by more than ``margin``.
+
+    ``score`` is a column of the asset's per-example table, of the rows where every column of ``only`` has its value. A
+    ``deterministic`` score must also be the same in every example (to 1e-3). ``blocking`` as for :class:`Bar`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    asset: str
+    score: str
+    margin: float = Field(gt=0)
+    higher_is_better: bool = True
+    deterministic: bool = False
+    only: dict[str, str] = Field(default_factory=dict)
+    blocking: bool = True
+
+    @property
+    def name(self) -> str:
+        """The score with what it is of: unique within an asset, and valid in the name of a check."""
+        return "__".join([self.score, *self.only.values()]).replace("-", "_")
+
+
 class Topic(BaseModel):
     """A topic of the plan and what its asset must show."""
 
@@ -86,6 +109,7 @@ class Syllabus(BaseModel):
     parts: list[Part]
     roadmap: list[Milestone]
     claims: list[Bar]
+    regressions: list[Regression] = Field(default_factory=list)
     alongside: list[Any] = Field(default_factory=list)
 
     @model_validator(mode="after")

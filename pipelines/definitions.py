@@ -11,7 +11,7 @@ import dagster as dg
 from assets import adaptation, analysis, corpora, foundations, prompting, rag, reading, report, reranking, search
 from curriculum.profile import load_profile
 from curriculum.syllabus import load_syllabus
-from pipelines.guardrails import bar_checks, table_check
+from pipelines.guardrails import bar_checks, regression_check, table_check
 from pipelines.jobs import all_jobs
 from pipelines.progress import progress_logger
 from pipelines.promotions import promotions
@@ -34,7 +34,11 @@ def build_definitions(profile_name: str) -> dg.Definitions:
     fresh = os.environ.get("CURRICULUM_FRESH") == "1"
     return dg.Definitions(
         assets=[*dg.load_assets_from_modules(ASSET_MODULES), *promotions(syllabus, profile)],
-        asset_checks=[*bar_checks(syllabus, profile), *(table_check(a, c) for a, c in TABLE_IDS.items())],
+        asset_checks=[
+            *bar_checks(syllabus, profile),
+            *(regression_check(r) for r in syllabus.regressions),
+            *(table_check(a, c) for a, c in TABLE_IDS.items()),
+        ],
         jobs=[*all_jobs(), guardrails_job()],
         schedules=all_schedules(),
         resources=build_resources(profile_name, home(), fresh=fresh),

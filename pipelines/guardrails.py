@@ -7,8 +7,10 @@ import dagster as dg
 
 from assets.lineage import OWNERS, RESOURCES
 from curriculum.errors import UserError
+from curriculum.evaluation.baselines import Baselines, change_since
 from curriculum.evaluation.gate import Judgement, Verdict, active_bars, judge_stored
-from curriculum.syllabus import Bar, Syllabus
+from curriculum.evaluation.regression import Change, Outcome
+from curriculum.syllabus import Bar, Regression, Syllabus
 from resources.artifact_store import Stored
 
 
@@ -34,6 +36,33 @@ def bar_check(name: str, bar: Bar) -> dg.AssetChecksDefinition:
 def _metadata(found: Judgement) -> dict[str, Any]:
     numbers = {"value": found.value, "low": found.low, "high": found.high, "min": found.bar.min, "max": found.bar.max}
     return {name: float(number) for name, number in numbers.items() if number is not None}
+
+
+def regression_check(regression: Regression) -> dg.AssetChecksDefinition:
+    """One check that holds the latest scores of an asset against its accepted baseline: a regression fails, doubt warns."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey(regression.asset),
+        name=f"regression_{regression.name}",
+        description=f"{regression.score} is not worse than the accepted baseline by more than {regression.margin:g}",
+        blocking=regression.blocking,
+        required_resource_keys={"artifacts", "settings"},
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        profile = context.resources.settings.value
+        found = change_since(regression, context.resources.artifacts.store(), Baselines(profile.name), seed=profile.seed)
+        severity = dg.AssetCheckSeverity.ERROR if found.failed and regression.blocking else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckResult(
+            passed=found.outcome is Outcome.HELD, severity=severity, description=found.reason, metadata=_change_metadata(found)
+        )
+
+    return check
+
+
+def _change_metadata(found: Change) -> dict[str, Any]:
+    numbers = {name: getattr(found, name) for name in ("old", "new", "gain", "low", "high", "detectable")}
+    known = {name: float(number) for name, number in numbers.items() if number is not None}
+    return {"outcome": found.outcome.value, "units": found.units, "margin": found.regression.margin, **known}
 
 
 def table_check(asset: str, id_column: str) -> dg.AssetChecksDefinition:
@@ -117,11 +146,13 @@ def _require_passed(context: dg.AssetExecutionContext, name: str, evidence: str,
     for key in keys:
         record = records.get(key)
         evaluation = record.event.dagster_event.asset_check_evaluation_data if record and record.event else None
-        if evaluation is None or not evaluation.passed:
+        warned = evaluation is not None and key.name.startswith("regression_") and evaluation.severity is dg.AssetCheckSeverity.WARN
+        if evaluation is None or not (evaluation.passed or warned):
             said = (evaluation.description if evaluation else None) or "it has not been evaluated"
             raise UserError(f"'{name}' refused: the check '{key.name}' on '{evidence}' did not pass ({said})")
 
 
 def blocking_names(syllabus: Syllabus, profile: Any, asset: str) -> list[str]:
-    """The blocking checks in force on ``asset``: a candidate's gate."""
-    return [name for name, bar in active_bars(syllabus, profile).items() if bar.asset == asset and bar.blocking]
+    """The blocking checks in force on ``asset``: a candidate's gate. None without a bar: no regression is not yet good."""
+    bars = [name for name, bar in active_bars(syllabus, profile).items() if bar.asset == asset and bar.blocking]
+    return bars and bars + [f"regression_{r.name}" for r in syllabus.regressions if r.asset == asset and r.blocking]

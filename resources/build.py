@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from curriculum.journal import journal_uri
 from resources.artifact_store import ArtifactIOManager, Artifacts
 from resources.compute import Compute
 from resources.dataset_store import DatasetStore
@@ -39,10 +40,6 @@ def build_resources(
         "datasets": DatasetStore(),
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts),
-        "journal": Journal(uri=_journal_uri(folder) if journal else "", artifacts=str(folder / "journal")),
+        "journal": Journal(uri=journal_uri(folder) if journal else "", artifacts=str(folder / "journal")),
         "generator": GeneratorResource(settings=settings, models=models, compute=compute),
     }
-
-
-def _journal_uri(folder: Path) -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'journal.db'}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from curriculum.artifacts import DirectoryArtifact
 from curriculum.errors import UserError
+from curriculum.evaluation.regression import Change
 from curriculum.results import StudyResult
 from curriculum.storage import ArtifactStore
 from curriculum.syllabus import Bar, Milestone, Syllabus
@@ -148,9 +150,9 @@ def milestone_rows(syllabus: Syllabus, profile: Any, store: ArtifactStore) -> li
     return rows
 
 
-def exit_code(judgements: list[Judgement], run_succeeded: bool = True) -> int:
-    """1: a blocking bar failed. 2: none failed, but the run broke or left a bar without a value. 0: all is well."""
+def exit_code(judgements: list[Judgement], run_succeeded: bool = True, changes: Iterable[Change] = ()) -> int:
+    """1: a blocking bar failed, or a score regressed. 2: neither, but the run broke or left a bar without a value. 0: all is well."""
     blocking = [j.verdict for j in judgements if j.bar.blocking]
-    if Verdict.FAILED in blocking:
+    if Verdict.FAILED in blocking or any(c.failed and c.regression.blocking for c in changes):
         return 1
     return 0 if run_succeeded and Verdict.MISSING not in blocking else 2

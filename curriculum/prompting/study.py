@@ -26,6 +26,7 @@ def run_pattern(pattern: str, cases: pd.DataFrame, kit: Kit) -> pd.DataFrame:
             {
                 "example_id": f"{pattern}/{case.case_id}", "pattern": pattern, "case_id": case.case_id, "kind": case.kind,
                 "question": case.question, "answer": trace.answer, "verdict": judged.verdict, "reason": judged.reason,
+                "hallucinated": float(judged.verdict == "hallucinated"), "correct": float(judged.verdict == "correct"),
                 "accepted": " | ".join(case.accepted), "would_be_a_hallucination": case.hallucination, "transcript": trace.transcript,
                 "prompt_tokens": trace.prompt_tokens, "completion_tokens": trace.completion_tokens, "seconds": trace.seconds,
             }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from curriculum.evaluation.baselines import Baselines, change_since
 from curriculum.evaluation.gate import Judgement, MilestoneRow, active_bars, judge_stored, milestone_rows
+from curriculum.evaluation.regression import Change
 from curriculum.results import StudyResult, frame_of
 from curriculum.storage import ArtifactStore
 from curriculum.syllabus import Syllabus
@@ -30,6 +33,22 @@ def judgements(syllabus: Syllabus, profile: Any, store: ArtifactStore) -> dict[s
     return {name: judge_stored(bar, store) for name, bar in active_bars(syllabus, profile).items()}
 
 
+def changes_since(syllabus: Syllabus, profile: Any, store: ArtifactStore, baselines: Baselines) -> list[Change]:
+    """Every score under regression held against its baseline."""
+    return [change_since(r, store, baselines, seed=profile.seed) for r in syllabus.regressions]
+
+
+def change_cells(change: Change) -> tuple[str, str, str, str, str, str, str]:
+    """Score, what it was, what it is, gain with its interval, margin, smallest detectable change, outcome."""
+
+    def cell(value: float | None, form: str = ".4g") -> str:
+        return "-" if value is None else format(value, form)
+
+    gain = "-" if change.gain is None else f"{change.gain:+.3g} [{change.low:+.3g}, {change.high:+.3g}], n {change.units}"
+    name = f"{change.regression.asset}.{change.regression.name}"
+    return name, cell(change.old), cell(change.new), gain, f"{change.regression.margin:g}", cell(change.detectable, ".2g"), change.outcome.value
+
+
 def row_cells(row: MilestoneRow) -> tuple[str, str, str, str, str]:
     """Weeks and title, reference status, measured values, bars, verdict."""
     values = "; ".join(f"{j.bar.metric} {'-' if j.value is None else format(j.value, '.4g')}" for j in row.values)
@@ -38,8 +57,8 @@ def row_cells(row: MilestoneRow) -> tuple[str, str, str, str, str]:
     return f"{row.weeks} {row.title}", row.reference, values or "-", bars or "-", verdict
 
 
-def write_card(syllabus: Syllabus, profile: Any, store: ArtifactStore, out: Path) -> Path:
-    """Write ``out`` from what ``store`` holds: milestones, bars, and each study with its metrics, tables and plots."""
+def write_card(syllabus: Syllabus, profile: Any, store: ArtifactStore, out: Path, changes: Sequence[Change] = ()) -> Path:
+    """Write ``out`` from what ``store`` holds: milestones, bars, changes since the baseline, and each study with its tables and plots."""
     from jinja2 import Environment
 
     results = stored_results(store)
@@ -50,6 +69,7 @@ def write_card(syllabus: Syllabus, profile: Any, store: ArtifactStore, out: Path
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         milestones=[(row, row_cells(row)) for row in milestone_rows(syllabus, profile, store)],
         bars=held,
+        changes=[(change, change_cells(change)) for change in changes],
         topics=syllabus.topics(),
         studies=[_study(name, result) for name, result in results.items()],
         runs=[r.run for r in results.values() if r.run],

@@ -8,14 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict
-from curriculum.report.card import row_cells
+from curriculum.evaluation.regression import Change, Outcome
+from curriculum.report.card import change_cells, row_cells
 
 _STYLES = {"passed": "green", "FAILED": "bold red", "no floor": "dim"}
-_EXIT = {0: "all well", 1: "a bar failed", 2: "the run broke, or a result is missing"}
+_EXIT = {0: "all well", 1: "a bar failed or a score regressed", 2: "the run broke, or a result is missing"}
 
 
-def print_tables(rows: list[MilestoneRow], held: dict[str, Judgement], card: Path, code: int) -> None:
-    """Print the milestones, the checks that did not pass, the card's path and what the exit code means."""
+def print_tables(rows: list[MilestoneRow], held: dict[str, Judgement], changes: list[Change], card: Path, code: int) -> None:
+    """Print the milestones, the changes since the baseline, the checks that did not pass, the card's path, and the exit code."""
     console = Console(soft_wrap=False)
     table = Table(title="Milestones", title_justify="left")
     for column in ("milestone", "reference", "stand-in value", "floor", "verdict"):
@@ -24,6 +25,7 @@ def print_tables(rows: list[MilestoneRow], held: dict[str, Judgement], card: Pat
         *cells, verdict = row_cells(row)
         table.add_row(*cells, f"[{_STYLES[verdict]}]{verdict}[/]")
     console.print(table)
+    print_changes(changes, "baseline", "now")
     wrong = {name: j for name, j in held.items() if j.verdict is not Verdict.PASSED}
     passed = len(held) - len(wrong)
     console.print(f"{passed} of {len(held)} checks passed")
@@ -32,3 +34,32 @@ def print_tables(rows: list[MilestoneRow], held: dict[str, Judgement], card: Pat
         console.print(f"  {judgement.verdict.value}{kind}: {name}: {judgement.reason}", markup=False)
     console.print(f"report card: {card}", markup=False, soft_wrap=True)
     console.print(f"gate: {code} ({_EXIT[code]})", markup=False)
+
+
+def print_changes(changes: list[Change], first: str, second: str) -> None:
+    """Print every score under regression: what it was, what it is, the gain with its interval, and the outcome."""
+    measured = [c for c in changes if c.gain is not None]
+    console = Console(soft_wrap=False)
+    if measured:
+        table = Table(title=f"Per-example scores, {first} to {second}", title_justify="left")
+        for column in ("score", first, second, "gain [95%]", "margin", "detectable", "outcome"):
+            table.add_column(column, overflow="fold")
+        for change in measured:
+            style = {Outcome.HELD: "green"}.get(change.outcome, "bold red" if change.failed else "yellow")
+            table.add_row(*change_cells(change)[:-1], f"[{style}]{change.outcome.value}[/]")
+        console.print(table)
+    for change in changes:
+        if change.gain is None:
+            console.print(f"  {change.outcome.value}: {change.reason}", markup=False)
+
+
+def print_metrics(rows: list[tuple[str, str, str, str]], first: str, second: str) -> None:
+    """Print headline metrics of two states side by side."""
+    if not rows:
+        return
+    table = Table(title="Headline metrics of the results that differ", title_justify="left")
+    for column in ("asset", "metric", first, second):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=False).print(table)

@@ -61,3 +61,31 @@ def test_the_gate_tells_well_from_regression_from_broken(home: Path) -> None:
     assert code == 1 and "floor_qa_report_f1" in text
     card = (home / "home" / "report_card_mine.html").read_text()
     assert "qa_report" in card and "0.2" in card and "<script" not in card
+
+
+def test_accepting_a_baseline_makes_the_gate_see_a_regression_and_is_journaled(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+    import pandas as pd
+
+    monkeypatch.setenv("CURRICULUM_BASELINES", str(home / "baselines"))
+    monkeypatch.setenv("COLUMNS", "160")  # what is folded on a narrow terminal is not found in the text
+    store, profile = ArtifactStore(str(home / "home" / "artifacts" / "mine")), str(home / "mine.yaml")
+
+    def measure(level: float) -> None:
+        scores = pd.DataFrame({"example_id": [f"q{i}" for i in range(60)], "f1": [level + 0.001 * i for i in range(60)]})
+        with store.staging("qa_report") as staged:
+            StudyResult(study="qa_report", metrics=[Metric(name="f1", value=0.7)], per_example=scores).save(staged)
+            version = f"v{level}"
+            store.publish(staged, Manifest(asset="qa_report", version=version, key=version, kind="result"))
+
+    measure(0.8)
+    done = CliRunner().invoke(app, ["accept", "qa_report", "--reason", "the first one", "--profile", profile])
+    assert done.exit_code == 0 and "accepted qa_report v0.8: 60 examples" in done.output
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'home' / 'journal.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("curriculum").experiment_id])
+    assert run.data.tags["reason"] == "the first one" and run.data.tags["accepted"] == "qa_report"
+    measure(0.6)
+    code, text = gate(home)
+    assert code == 1 and "regressed" in text
+    side_by_side = CliRunner().invoke(app, ["compare", "baseline", "latest", "--profile", profile])
+    assert side_by_side.exit_code == 0 and "qa_report.f1" in side_by_side.output and "-0.2" in side_by_side.output
