@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from resources.artifact_store import Stored, kind_of, write_value
 _ENVIRONMENT = digest_of([sys.version, (Path(__file__).parents[1] / "requirements.lock").read_text(encoding="utf-8")])
 RESOURCES = {"settings", "compute", "models", "datasets", "artifacts", "journal", "generator"}
 OWNERS = ["team:curriculum"]
+# retraining is weekly: what is a day late turns yellow in the UI, what is two days late red
+FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=9), warn_window=timedelta(days=8))
 BY_ITSELF = "studies"  # the group of what is too long for the lineage: each asset of it has a job of its own
 
 
@@ -92,6 +95,7 @@ def lineage_asset(
             group_name=group,
             kinds=set(kinds),
             owners=OWNERS,
+            freshness_policy=FRESH,
             tags={f"topic/{topic}": "" for topic in topics},
             ins={upstream: dg.AssetIn() for upstream in inputs},
             deps=list(deps),

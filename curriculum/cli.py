@@ -125,6 +125,20 @@ def accept(
 
 
 @app.command()
+def rollback(
+    asset: Annotated[str, typer.Argument(help="a promoted asset, such as promoted_reader")],
+    version: Annotated[str, typer.Option(help="one of its versions; the one before the present one if none is named")] = "",
+    profile: ProfileOption = "starter",
+) -> None:
+    """Point a promoted asset at an earlier promoted version. Nothing is deleted: the later one can be named likewise."""
+    from curriculum.evaluation.rollback import roll_back
+    from curriculum.profile import load_profile
+
+    before, after = roll_back(_store(load_profile(profile)), asset, version)
+    typer.echo(f"{asset}: {before} -> {after}; downstream uses it from its next run on")
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="a kept run, 'latest' or 'baseline'")],
     second: Annotated[str, typer.Argument(help="likewise, but not 'baseline'")] = "latest",

@@ -16,6 +16,7 @@ from pipelines.jobs import all_jobs
 from pipelines.progress import progress_logger
 from pipelines.promotions import promotions
 from pipelines.schedules import all_schedules, guardrails_job
+from pipelines.sensors import all_sensors
 from resources.build import build_resources, home
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -41,6 +42,7 @@ def build_definitions(profile_name: str) -> dg.Definitions:
         ],
         jobs=[*all_jobs(), guardrails_job()],
         schedules=all_schedules(),
+        sensors=all_sensors(),
         resources=build_resources(profile_name, home(), fresh=fresh),
         executor=dg.in_process_executor,
         loggers={"progress": progress_logger},

@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+
 from curriculum.journal import journal_uri
+from resources.alerts import Alerts
 from resources.artifact_store import ArtifactIOManager, Artifacts
 from resources.compute import Compute
 from resources.dataset_store import DatasetStore
@@ -35,6 +38,7 @@ def build_resources(
     models = ModelStore(cache=str(folder / "models"))
     return {
         "settings": settings,
+        "alerts": Alerts(webhook=dg.EnvVar("CURRICULUM_WEBHOOK") if "CURRICULUM_WEBHOOK" in os.environ else ""),
         "compute": compute,
         "models": models,
         "datasets": DatasetStore(),

@@ -1,0 +1,127 @@
+"""Alerts: what a failed run and a failed check send, received by a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from curriculum.alerts import send
+from curriculum.errors import UserError
+from pipelines.sensors import alert_on_failed_check, alert_on_failed_run, all_sensors
+from resources.alerts import Alerts
+
+
+class Receiver(HTTPServer):
+    """Keeps what is posted to it; the first ``refuse`` posts get a 503."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.refuse = 0
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(handler) -> None:
+                body = handler.rfile.read(int(handler.headers["Content-Length"]))
+                self.refuse -= 1
+                handler.send_response(503 if self.refuse >= 0 else 204)
+                handler.end_headers()
+                if self.refuse < 0:
+                    self.got.append(json.loads(body))
+
+            def log_message(handler, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/hook"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@dg.asset
+def broken() -> None:
+    """Fails."""
+    raise ValueError("the disk is on fire")
+
+
+@dg.asset
+def sound() -> None:
+    """Has nothing wrong with it."""
+
+
+@dg.asset
+def doubtful() -> None:
+    """Has a check that warns."""
+
+
+@dg.asset_check(asset=doubtful)
+def quality() -> dg.AssetCheckResult:
+    """Warns."""
+    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="0.4 misses 0.6")
+
+
+def run(asset: Any, instance: dg.DagsterInstance) -> Any:
+    job = dg.Definitions(assets=[asset], asset_checks=[quality] if asset is doubtful else [], jobs=[dg.define_asset_job("a_job")])
+    return job.resolve_job_def("a_job").execute_in_process(instance=instance, raise_on_error=False)
+
+
+def test_a_failed_run_is_told_with_its_error(receiver: Receiver) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run(broken, instance)
+        event = result.get_run_failure_event()
+        context = dg.build_run_status_sensor_context(
+            sensor_name="alert_on_failed_run", dagster_event=event, dagster_instance=instance, dagster_run=result.dagster_run,
+            resources={"alerts": Alerts(webhook=receiver.url)},
+        ).for_run_failure()  # fmt: skip
+        alert_on_failed_run(context)
+    (alert,) = receiver.got
+    assert alert["status"] == "failed" and alert["job"] == "a_job" and alert["run_id"] == result.run_id and "broken" in alert["text"]
+
+
+def test_a_check_that_warns_is_told_though_the_run_succeeded(receiver: Receiver) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        for asset, expected in ((sound, 0), (doubtful, 1)):
+            result = run(asset, instance)
+            assert result.success
+            context = dg.build_run_status_sensor_context(
+                sensor_name="alert_on_failed_check", dagster_event=result.get_run_success_event(), dagster_instance=instance,
+                dagster_run=result.dagster_run, resources={"alerts": Alerts(webhook=receiver.url)},
+            )  # fmt: skip
+            alert_on_failed_check(context)
+            assert len(receiver.got) == expected
+    assert receiver.got[0]["checks"] == [{"asset": "doubtful", "check": "quality", "severity": "WARN", "said": "0.4 misses 0.6"}]
+
+
+def test_a_webhook_that_hiccups_gets_the_alert_and_one_that_is_gone_is_an_error(receiver: Receiver) -> None:
+    receiver.refuse = 2
+    send({"text": "again"}, receiver.url, pause=0.01)
+    assert [a["text"] for a in receiver.got] == ["again"]
+    receiver.refuse = 9
+    with pytest.raises(UserError, match=r"none of 3 attempts \(503\)"):
+        send({"text": "never"}, receiver.url, pause=0.01)
+    with pytest.raises(UserError, match="no http address"):
+        send({"text": "nowhere"}, "file:///etc/passwd")
+
+
+def test_without_a_webhook_the_log_has_it(caplog: pytest.LogCaptureFixture) -> None:
+    send({"text": "only here"})
+    assert "only here" in caplog.text
+
+
+def test_both_sensors_run_by_default() -> None:
+    assert {s.name for s in all_sensors()} == {"alert_on_failed_run", "alert_on_failed_check"}
+    assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in all_sensors())
