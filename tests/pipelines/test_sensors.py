@@ -28,10 +28,10 @@ class Receiver(HTTPServer):
             def do_POST(handler) -> None:
                 body = handler.rfile.read(int(handler.headers["Content-Length"]))
                 self.refuse -= 1
+                if self.refuse < 0:
+                    self.got.append(json.loads(body))  # before the answer, which the sender waits for
                 handler.send_response(503 if self.refuse >= 0 else 204)
                 handler.end_headers()
-                if self.refuse < 0:
-                    self.got.append(json.loads(body))
 
             def log_message(handler, *_: object) -> None:
                 pass
