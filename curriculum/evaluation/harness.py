@@ -76,10 +76,11 @@ def evaluate_models(
         run("mini", MiniTransformerLM(mini.path, context=settings.mini_context, batch_size=32))
         tokenizer = load_tokenizer(folder)
         model = load_adapter(load_base(folder, adapter_settings, device=device, precision=precision), adapter.path, base)
-        adapted = SharedPrefixLM(
-            model.get_base_model(), tokenizer=tokenizer, max_length=settings.context, batch_size=settings.batch_size,
-            prefix_token_id=tokenizer.eos_token_id,
-        )
+        with _quiet():
+            adapted = SharedPrefixLM(
+                model.get_base_model(), tokenizer=tokenizer, max_length=settings.context, batch_size=settings.batch_size,
+                prefix_token_id=tokenizer.eos_token_id,
+            )
         run("adapter", adapted)
         with model.disable_adapter():
             run("base", adapted)
@@ -90,7 +91,7 @@ def run_tasks(model: LM, tasks: Path, names: list[str]) -> pd.DataFrame:
     """Run the tasks in ``tasks`` on ``model``: a row a document or question.
 
     Columns: ``example_id``, ``task``, ``log_likelihood`` (nats), ``bytes``, ``words`` (perplexity), ``correct``,
-    ``correct_normalised`` (multiple choice; by the likeliest choice, and by the likeliest a byte). NaN where they do not apply.
+    ``correct_normalised`` (multiple choice; by the likeliest choice, and by the likeliest a character). NaN where they do not apply.
     """
     with _quiet():
         manager = TaskManager(include_path=str(tasks), include_defaults=False)
@@ -201,7 +202,7 @@ def _result(
         remarks=[
             "every text and question is held out from the corpora of both models, read back from the corpora themselves",
             f"the mini-Transformer reads {settings.mini_context} tokens at most, the others {settings.context}",
-            "accuracy is of the likeliest choice, accuracy_normalised of the likeliest a byte; bits_per_byte_change is the mean over "
+            "accuracy is of the likeliest choice, accuracy_normalised of the likeliest a character; bits_per_byte_change is the mean over "
             "documents of adapter minus base",
             "accuracy__random is the level of guessing; accuracy__name_overlap chooses by words shared with the function's name",
         ],

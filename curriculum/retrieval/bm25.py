@@ -8,7 +8,7 @@ import pandas as pd
 
 from curriculum.artifacts import IndexArtifact
 from curriculum.errors import DataError
-from curriculum.retrieval.java import lucene_searcher, prepare_java
+from curriculum.retrieval.java import lucene_searcher, prepare_java, quiet_java
 from curriculum.retrieval.passages import contents
 from curriculum.retrieval.settings import RetrievalSettings
 
@@ -26,6 +26,7 @@ def build_bm25(passages: pd.DataFrame, settings: RetrievalSettings, out: Path) -
     prepare_java()
     from pyserini.index.lucene import LuceneIndexer
 
+    quiet_java()
     for collection, group in passages.groupby("collection"):
         indexer = LuceneIndexer(str(out / collection), append=False, threads=1)
         rows = zip(group["passage_id"], contents(group), strict=True)

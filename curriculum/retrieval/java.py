@@ -61,6 +61,16 @@ def prepare_java(heap: str = "1g") -> None:
     _prepared = True
 
 
+def quiet_java() -> None:
+    """Keep Lucene's and Anserini's notices of what they are about to do off the console; errors still reach it."""
+    from jnius import autoclass
+
+    level = autoclass("org.apache.logging.log4j.Level")
+    autoclass("org.apache.logging.log4j.core.config.Configurator").setAllLevels("", level.ERROR)
+    root = autoclass("java.util.logging.Logger").getLogger("")
+    root.setLevel(autoclass("java.util.logging.Level").WARNING)
+
+
 def lucene_searcher() -> type:
     """pyserini's LuceneSearcher.
 
@@ -76,4 +86,5 @@ def lucene_searcher() -> type:
     finally:
         if absent:
             del os.environ["OPENAI_API_KEY"]
+    quiet_java()
     return LuceneSearcher
