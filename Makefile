@@ -42,7 +42,7 @@ test: setup lint
 
 # the project's own definitions, by the orchestrator's own validators
 validate: setup
-	@mkdir -p $(DAGSTER_HOME)
+	@$(BIN)/python -c "import pathlib, curriculum.cli; curriculum.cli.instance_config(pathlib.Path('$(DAGSTER_HOME)'))"
 	$(BIN)/dagster definitions validate
 
 readme: setup

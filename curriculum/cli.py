@@ -23,14 +23,32 @@ def home() -> Path:
     return Path(os.environ.get("CURRICULUM_HOME") or PROJECT / ".curriculum").absolute()
 
 
+_POSTGRES = "\nstorage:\n  postgres:\n    postgres_url: {env: CURRICULUM_POSTGRES_URL}\n"
+
+
+def instance_config(dagster_home: Path) -> Path:
+    """Write the instance's dagster.yaml where the orchestrator reads it: the project's, on Postgres where CURRICULUM_POSTGRES_URL is set.
+
+    Raises:
+        UserError: that variable names another driver.
+    """
+    from curriculum.storage import write_atomically
+
+    text = (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
+    url = os.environ.get("CURRICULUM_POSTGRES_URL", "")
+    if url and not url.startswith("postgresql+psycopg2://"):
+        raise UserError("CURRICULUM_POSTGRES_URL must begin with postgresql+psycopg2:// (the driver that is installed)")
+    text += _POSTGRES if url else ""
+    path = dagster_home / "dagster.yaml"
+    if path.is_symlink() or not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text.encode())
+    return path
+
+
 def _environment(profile: str, fresh: bool) -> dict[str, str]:
-    """The orchestrator's environment; its home gets a link to the project's dagster.yaml, the only place it is read from."""
+    """The orchestrator's environment."""
     dagster_home = home() / "dagster"
-    dagster_home.mkdir(parents=True, exist_ok=True)
-    link = dagster_home / "dagster.yaml"
-    if not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(PROJECT / "dagster.yaml")
+    instance_config(dagster_home)
     quiet = {  # the lineage's own progress lines stay; a library's bars and load reports would drown them
         "TOKENIZERS_PARALLELISM": "false", "RAGAS_DO_NOT_TRACK": "true", "PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1",
         "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "MLFLOW_LOGGING_LEVEL": "WARNING",
