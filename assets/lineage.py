@@ -18,6 +18,7 @@ from curriculum.code_version import code_version
 from curriculum.errors import UserError
 from curriculum.hardware import Cost, resolve_device
 from curriculum.results import Identity, RunRecord, StudyResult
+from curriculum.sources import local_sources
 from curriculum.storage import ArtifactStore, Manifest, digest_of
 from resources.artifact_store import Stored, kind_of, write_value
 
@@ -118,7 +119,7 @@ def _materialise(
     store, profile = resources.artifacts.store(), resources.settings.value
     inputs = {name: _input_digest(store, name) for name in values}
     sections_json = {name: _plain(getattr(profile, name)) for name in sections}
-    sources = {uri: resources.datasets.identity(uri, "").digest for uri in _local_sources(sections_json)}
+    sources = {uri: resources.datasets.identity(uri, "").digest for uri in local_sources(sections_json)}
     key = digest_of([asset, version, _ENVIRONMENT, sections_json, sources, profile.seed, profile.compute.precision, inputs])[:24]
     reused = None if resources.artifacts.fresh else store.find(asset, key)
     if reused is not None:
@@ -198,12 +199,3 @@ def _plain(section: Any) -> Any:
     if isinstance(section, dict):
         return {key: _plain(value) for key, value in section.items()}
     return [_plain(value) for value in section] if isinstance(section, list | tuple) else section
-
-
-def _local_sources(value: Any) -> set[str]:
-    """Every source in a section whose files can change under the same name: their contents are part of the key."""
-    if isinstance(value, dict):
-        return set().union(*map(_local_sources, value.values()))
-    if isinstance(value, list):
-        return set().union(*map(_local_sources, value))
-    return {value} if isinstance(value, str) and (value.startswith("path:") or value == "packaged:notes") else set()

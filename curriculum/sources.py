@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curriculum.errors import SourceError
 from curriculum.results import Identity
@@ -127,4 +128,25 @@ def identify(uri: str, folder: Path, role: str) -> Identity:
         return Identity(role=role, source=uri, digest=source.revision)
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
     weights = [p for p in files if p.suffix == ".safetensors"] or files
-    return Identity(role=role, source=uri, digest=digest_of({p.name: file_sha256(p) for p in weights})[:16])
+    named = {p.name if p == folder else p.relative_to(folder).as_posix(): file_sha256(p) for p in weights}
+    return Identity(role=role, source=uri, digest=digest_of(named)[:16])
+
+
+def local_sources(value: Any) -> set[str]:
+    """Every source in JSON-able settings whose files can change under the same name."""
+    if isinstance(value, dict):
+        return set().union(*map(local_sources, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(local_sources, value))
+    return {value} if isinstance(value, str) and (value.startswith("path:") or value == "packaged:notes") else set()
+
+
+def stamp(uri: str) -> str:
+    """A cheap fingerprint of a local source: names, sizes and times of its files. It changes when a file does; contents are not read.
+
+    Raises:
+        SourceError: as :func:`dataset_folder`.
+    """
+    folder = dataset_folder(uri)
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    return digest_of([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files])[:16]

@@ -12,7 +12,7 @@ from assets import adaptation, analysis, corpora, foundations, prompting, rag, r
 from curriculum.profile import load_profile
 from curriculum.syllabus import load_syllabus
 from pipelines.guardrails import bar_checks, regression_check, table_check
-from pipelines.jobs import all_jobs
+from pipelines.jobs import LINEAGE, all_jobs
 from pipelines.progress import progress_logger
 from pipelines.promotions import promotions
 from pipelines.schedules import all_schedules, guardrails_job
@@ -42,7 +42,7 @@ def build_definitions(profile_name: str) -> dg.Definitions:
         ],
         jobs=[*all_jobs(), guardrails_job()],
         schedules=all_schedules(),
-        sensors=all_sensors(),
+        sensors=all_sensors(profile, LINEAGE),
         resources=build_resources(profile_name, home(), fresh=fresh),
         executor=dg.in_process_executor,
         loggers={"progress": progress_logger},

@@ -1,9 +1,12 @@
-"""Sensors: a failed run and a failed check are told to somebody. They run with the daemon that ``make ui`` starts."""
+"""Sensors: failed runs and checks are told to somebody, and changed files start a run. The daemon that ``make ui`` starts runs them."""
 
+import json
 from typing import Any
 
 import dagster as dg
 
+from curriculum.sources import local_sources, stamp
+from curriculum.storage import digest_of
 from resources.alerts import Alerts
 
 
@@ -42,6 +45,25 @@ def alert_on_failed_check(context: dg.RunStatusSensorContext, alerts: Alerts) ->
         alerts.send(alert_of(context.dagster_run, "succeeded", "", checks))
 
 
-def all_sensors() -> list[dg.SensorDefinition]:
-    """Every sensor of the code location."""
-    return [alert_on_failed_run, alert_on_failed_check]
+def changed_files(profile: Any, job: str) -> dg.SensorDefinition:
+    """A sensor on the profile's own files: when one is new, changed or gone, the lineage runs, and computes again what rests on it."""
+    watched = sorted(local_sources(profile.model_dump(mode="json")))
+
+    @dg.sensor(name="changed_files", job_name=job, minimum_interval_seconds=60, description=f"Watches {', '.join(watched)}.")
+    def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        present = json.dumps({uri: stamp(uri) for uri in watched})
+        if context.cursor == present:
+            return dg.SkipReason("no file has changed")
+        known, first = json.loads(context.cursor or "{}"), context.cursor is None
+        context.update_cursor(present)
+        if first:
+            return dg.SkipReason("the files as they are now are what later ones are compared with")
+        changed = [uri for uri, value in json.loads(present).items() if known.get(uri) != value]
+        return dg.RunRequest(run_key=digest_of(present)[:16], tags={"changed": ", ".join(changed)[:250]})
+
+    return sensor
+
+
+def all_sensors(profile: Any, job: str) -> list[dg.SensorDefinition]:
+    """Every sensor of the code location. The one on files is off until switched on."""
+    return [alert_on_failed_run, alert_on_failed_check, changed_files(profile, job)]

@@ -74,3 +74,12 @@ def test_the_digest_of_data_follows_its_bytes(tmp_path: Path) -> None:
     before = identify(f"path:{tmp_path}", tmp_path, "dataset").digest
     (tmp_path / "a.jsonl").write_text("{ }")
     assert identify(f"path:{tmp_path}", tmp_path, "dataset").digest != before
+
+
+def test_files_of_one_name_in_two_folders_both_count(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "text.md").write_text(folder)
+    before = identify(f"path:{tmp_path}", tmp_path, "data").digest
+    (tmp_path / "a" / "text.md").write_text("changed")
+    assert identify(f"path:{tmp_path}", tmp_path, "data").digest != before

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,8 @@ import pytest
 
 from curriculum.alerts import send
 from curriculum.errors import UserError
-from pipelines.sensors import alert_on_failed_check, alert_on_failed_run, all_sensors
+from curriculum.profile import load_profile
+from pipelines.sensors import alert_on_failed_check, alert_on_failed_run, all_sensors, changed_files
 from resources.alerts import Alerts
 
 
@@ -122,6 +124,24 @@ def test_without_a_webhook_the_log_has_it(caplog: pytest.LogCaptureFixture) -> N
     assert "only here" in caplog.text
 
 
-def test_both_sensors_run_by_default() -> None:
-    assert {s.name for s in all_sensors()} == {"alert_on_failed_run", "alert_on_failed_check"}
-    assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in all_sensors())
+def test_alerts_are_on_by_default_and_the_watch_on_files_is_not() -> None:
+    status = {s.name: s.default_status for s in all_sensors(load_profile("starter"), "lineage")}
+    on, off = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+    assert status == {"alert_on_failed_run": on, "alert_on_failed_check": on, "changed_files": off}
+
+
+def test_a_changed_file_starts_one_run_and_an_unchanged_folder_none(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.md").write_text("one")
+    profile = load_profile("starter", {"corpora": {"domain_source": f"path:{tmp_path}"}})
+    sensor = changed_files(profile, "lineage")
+    context = dg.build_sensor_context()
+    assert isinstance(sensor(context), dg.SkipReason)  # the first look only remembers
+    assert isinstance(sensor(context), dg.SkipReason)
+    (tmp_path / "deep" / "a.md").write_text("two")  # the same name in another folder
+    request = sensor(context)
+    assert isinstance(request, dg.RunRequest) and str(tmp_path) in request.tags["changed"] and "packaged:notes" not in request.tags["changed"]
+    assert isinstance(sensor(context), dg.SkipReason)
+    (tmp_path / "a.md").unlink()
+    again = sensor(context)
+    assert isinstance(again, dg.RunRequest) and again.run_key != request.run_key
