@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from curriculum.errors import UserError
 from curriculum.evaluation.regression import Change, compare_scores
 from curriculum.results import StudyResult
-from curriculum.storage import ArtifactStore, write_atomically
+from curriculum.storage import ArtifactStore, Manifest, write_atomically
 from curriculum.syllabus import Regression
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Baselines:
         kept = result.per_example[["example_id", *columns]].reset_index(drop=True)
         record = {
             "asset": asset, "version": manifest.version, "digest": manifest.digest, "code_version": manifest.code_version,
-            "inputs": manifest.inputs, "identities": [i.model_dump() for i in result.identities], "examples": len(kept),
+            "inputs": manifest.inputs, "data": _data(manifest, store), "identities": [i.model_dump() for i in result.identities], "examples": len(kept),
             "hardware": result.run.hardware if result.run else "", "reason": reason.strip(),
             "means": {c: float(kept[c].mean()) for c in columns}, "accepted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
@@ -82,8 +82,19 @@ class Baselines:
         return record
 
 
+def _data(manifest: Manifest, store: ArtifactStore) -> dict[str, str]:
+    """The digests of the tables that a result was measured on. Models and indexes are left out: they are what may have changed."""
+    found = {name: store.manifest(name) for name in manifest.inputs}
+    return {name: manifest.inputs[name] for name, made in found.items() if made is not None and made.kind == "table"}
+
+
 def change_since(regression: Regression, store: ArtifactStore, baselines: Baselines, *, seed: int = 0) -> Change:
-    """The latest scores of the regression's asset held against its baseline."""
-    manifest = store.manifest(regression.asset)
+    """The latest scores of the regression's asset held against its baseline.
+
+    On other data than the baseline's (another Python has other docstrings) a deterministic score is held to its margin alone.
+    """
+    manifest, record = store.manifest(regression.asset), baselines.record(regression.asset)
+    if manifest and record and record["data"] != _data(manifest, store):
+        regression = regression.model_copy(update={"deterministic": False})
     measured = StudyResult.load(store.path(manifest)).per_example if manifest and manifest.kind == "result" else None
     return compare_scores(regression, measured, baselines.scores(regression.asset), seed=seed)

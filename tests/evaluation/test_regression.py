@@ -104,10 +104,10 @@ def test_the_outcome_follows_from_the_interval(shift: float, n: int) -> None:
     assert found.outcome is expected
 
 
-def publish(store: ArtifactStore, scores: pd.DataFrame, version: str) -> None:
+def publish(store: ArtifactStore, scores: pd.DataFrame, version: str, data: str = "d1") -> None:
     with store.staging("qa_report") as staged:
         StudyResult(study="qa_report", metrics=[Metric(name="f1", value=scores["f1"].mean())], per_example=scores).save(staged)
-        store.publish(staged, Manifest(asset="qa_report", version=version, key=version, kind="result", inputs={"qa_dataset": "d1"}))
+        store.publish(staged, Manifest(asset="qa_report", version=version, key=version, kind="result", inputs={"qa_dataset": data}))
 
 
 @pytest.fixture
@@ -130,6 +130,20 @@ def test_an_accepted_state_keeps_scores_and_identity_and_is_what_later_ones_are_
     baselines.accept([F1], store, "qa_report", "a smaller model was asked for")
     assert change_since(F1, store, baselines).outcome is Outcome.HELD
     assert (baselines.record("qa_report") or {})["reason"] == "a smaller model was asked for"
+
+
+def test_on_other_data_a_deterministic_score_is_held_to_its_margin_alone(old: pd.DataFrame, store: ArtifactStore, tmp_path: Path) -> None:
+    exact, baselines = F1.model_copy(update={"deterministic": True}), Baselines("mine", tmp_path / "baselines")
+    with store.staging("qa_dataset") as staged:
+        (staged / "table.parquet").write_bytes(b"")
+        store.publish(staged, Manifest(asset="qa_dataset", version="t0", key="t0", kind="table"))
+    publish(store, old, "v0", data="d1")
+    assert baselines.accept([exact], store, "qa_report", "the first one")["data"] == {"qa_dataset": "d1"}
+    moved = old.assign(f1=old["f1"] + 0.01)
+    publish(store, moved, "v1", data="d1")
+    assert change_since(exact, store, baselines).outcome is Outcome.CHANGED
+    publish(store, moved, "v2", data="d2")
+    assert change_since(exact, store, baselines).outcome is Outcome.HELD
 
 
 def test_a_warning_does_not_change_the_exit_code(old: pd.DataFrame) -> None:
