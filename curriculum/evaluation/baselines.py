@@ -70,7 +70,8 @@ class Baselines:
         kept = result.per_example[["example_id", *columns]].reset_index(drop=True)
         record = {
             "asset": asset, "version": manifest.version, "digest": manifest.digest, "code_version": manifest.code_version,
-            "inputs": manifest.inputs, "data": _data(manifest, store), "identities": [i.model_dump() for i in result.identities], "examples": len(kept),
+            "inputs": manifest.inputs, "data": _data(manifest, store),
+            "identities": [i.model_dump() for i in result.identities], "examples": len(kept),
             "hardware": result.run.hardware if result.run else "", "reason": reason.strip(),
             "means": {c: float(kept[c].mean()) for c in columns}, "accepted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
