@@ -166,7 +166,7 @@ def _remarks(metrics: Sequence[Metric], test: pd.DataFrame) -> list[str]:
         else "not shown to be above chance: the interval of its AUC reaches 0.5, so what it judges is to be read as a warning only"
     )
     remarks = [
-        f"On {len(test)} held-out claims labelled by their author the verifier is {verdict}.",
+        f"On {len(test)} held-out labelled claims the verifier is {verdict}.",
         f"Beside it cosine similarity has AUC {named['auc__cosine'].value:.2f}, token containment {containment:.2f}.",
     ]
     if abs(containment - 0.5) > 0.15:

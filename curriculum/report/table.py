@@ -48,8 +48,12 @@ def print_changes(changes: list[Change], first: str, second: str) -> None:
             style = {Outcome.HELD: "green"}.get(change.outcome, "bold red" if change.failed else "yellow")
             table.add_row(*change_cells(change)[:-1], f"[{style}]{change.outcome.value}[/]")
         console.print(table)
+    without = [c.regression for c in changes if c.outcome is Outcome.NO_BASELINE]
+    if without:
+        assets = ", ".join(dict.fromkeys(r.asset for r in without))
+        console.print(f"{len(without)} scores have no baseline yet ({assets}); `curriculum accept` makes the present state one", markup=False)
     for change in changes:
-        if change.gain is None:
+        if change.gain is None and change.outcome is not Outcome.NO_BASELINE:
             console.print(f"  {change.outcome.value}: {change.reason}", markup=False)
 
 
