@@ -115,9 +115,11 @@ def _table(rows: Sequence[Sequence[object]]) -> list[str]:
 def _index(notes: Sequence[Note], titles: Mapping[str, str], syllabus: Syllabus) -> str:
     drawn = draw_path(notes, {note.id: f"{note.id}.html" for note in notes})
     lines = [
+        "---", "hide: [navigation, toc]", "---", "",  # the drawing needs the width
         "# The learning path", "",
-        "Every box is a topic and opens its note; a line leads from what a topic builds on. Read from left to right.", "",
-        f'<div style="overflow-x:auto">{drawn}</div>', "",
+        "Every box is a topic and opens its note; a line leads from what a topic builds on directly. Read from left to right; the drawing "
+        "scrolls sideways.", "",
+        f'<div style="overflow-x: auto" tabindex="0">{drawn}</div>', "",
     ]  # fmt: skip
     for part in dict.fromkeys(note.part for note in notes):
         goal = next((p.goal for p in syllabus.parts if p.id == part), "")

@@ -67,6 +67,19 @@ def columns(notes: Sequence[Note]) -> list[list[Note]]:
     return [held[level] for level in sorted(held)]
 
 
+def direct(note: Note, notes: Sequence[Note]) -> list[str]:
+    """The prerequisites of ``note`` that no other of its prerequisites builds on: the lines that say something new."""
+    by_id = {one.id: one for one in notes}
+    below: set[str] = set()
+    waiting = [q for p in note.prerequisites for q in by_id[p].prerequisites]
+    while waiting:
+        name = waiting.pop()
+        if name not in below:
+            below.add(name)
+            waiting += by_id[name].prerequisites
+    return [p for p in note.prerequisites if p not in below]
+
+
 def draw_path(notes: Sequence[Note], hrefs: Mapping[str, str]) -> str:
     """The path as SVG text; ``hrefs`` are the pages that the boxes open."""
     grid = columns(notes)
@@ -77,11 +90,11 @@ def draw_path(notes: Sequence[Note], hrefs: Mapping[str, str]) -> str:
     legend = "".join(
         f'<text x="{130 * i}" y="14" fill="{colour[part]}" font-weight="bold">{escape(part)}</text>' for i, part in enumerate(colour)
     )
-    lines = "".join(_line(at[p], at[note.id]) for note in notes for p in note.prerequisites)
+    lines = "".join(_line(at[p], at[note.id]) for note in notes for p in direct(note, notes))
     boxes = "".join(_box(note, at[note.id], colour[note.part], hrefs[note.id]) for note in notes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="Learning path" font-family="sans-serif" font-size="11">{legend}{lines}{boxes}</svg>'
+        f'style="max-width: none" aria-label="Learning path" font-family="sans-serif" font-size="11">{legend}{lines}{boxes}</svg>'
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from curriculum.errors import DataError, UserError
 from curriculum.site import build
 from curriculum.site.build import build_site, read_notes
-from curriculum.site.path import Note, columns, draw_path, learning_order
+from curriculum.site.path import Note, columns, direct, draw_path, learning_order
 from curriculum.syllabus import load_syllabus
 
 ROOT = Path(__file__).parents[2]
@@ -41,12 +41,13 @@ def test_a_path_that_leads_nowhere_is_an_error(notes: list[Note], message: str) 
         learning_order(notes)
 
 
-def test_the_path_is_drawn_with_a_box_a_note_and_a_line_a_prerequisite() -> None:
+def test_the_path_is_drawn_with_a_box_a_note_and_a_line_a_prerequisite_that_no_other_implies() -> None:
     notes = [note("a"), note("b", "a", part="search"), note("c", "a", "b")]
     root = ET.fromstring(draw_path(notes, {n.id: f"{n.id}.html" for n in notes}))
     space = "{http://www.w3.org/2000/svg}"
     assert [link.get("href") for link in root.iter(f"{space}a")] == ["a.html", "b.html", "c.html"]
-    assert len(list(root.iter(f"{space}path"))) == 3
+    assert len(list(root.iter(f"{space}path"))) == 2  # a to b and b to c; c builds on a through b
+    assert direct(notes[2], notes) == ["b"] and direct(note("d", "a", "c"), [*notes, note("d", "a", "c")]) == ["c"]
     boxes = [(float(box.get("x", "0")), float(box.get("y", "0"))) for box in root.iter(f"{space}rect")]
     assert len(set(boxes)) == 3 and boxes[0][0] < boxes[1][0] < boxes[2][0]
 
@@ -68,7 +69,7 @@ def test_a_site_is_built_with_figures_links_and_search(folder: Path, tmp_path: P
     assert "1.84 [1.8, 1.9]" in page and 'href="figures.html#attention_study"' in page and page.count("figures.html#attention_study") == 1
     assert 'href="self_attention.html"' in page and "https://example.org/x" in page and "<code>softmax</code>" in page
     assert "online-softmax attention equals the naive one" in page  # the claim, from the syllabus
-    assert 'href="flash_attention.html"' in index.read_text() and "<svg" in index.read_text()
+    assert 'href="flash_attention.html"' in index.read_text() and "<svg" in index.read_text() and "max-width: none" in index.read_text()  # else a wide path shrinks beyond reading
     found = json.loads((index.parent / "search" / "search_index.json").read_text())
     assert any("attention_study" in entry["text"] for entry in found["docs"])
     loaded = re.findall(r'(?:src|href)="(https?://[^"]+)"', page)
