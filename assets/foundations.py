@@ -1,4 +1,4 @@
-"""Foundations: attention measured, and a Transformer written and trained from scratch."""
+"""Foundations: attention measured, a Transformer written and trained from scratch, and the arithmetic of published shapes."""
 
 from __future__ import annotations
 
@@ -35,3 +35,11 @@ def mini_transformer_report(lab: Lab, mini_transformer: ModelArtifact, tokenized
     from curriculum.transformer.report import mini_transformer_report
 
     return mini_transformer_report(mini_transformer, tokenized_corpus, lab.settings, seed=lab.seed)
+
+
+@lineage_asset(group="foundations", kinds={"torch"}, topics=("gpt", "llama", "mistral", "bert", "t5"))
+def shape_arithmetic(lab: Lab) -> StudyResult:
+    """Parameters, KV cache, FLOPs and training memory of published shapes, beside the published counts and transformers' own."""
+    from curriculum.transformer.shape_study import shape_study
+
+    return shape_study(progress=lab.progress)
