@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @lineage_asset(group="analysis", kinds={"html"}, settings=("milestones", "floors"))
 def report_card(
     lab: Lab,
+    notes_study: StudyResult,
+    shape_arithmetic: StudyResult,
     attention_study: StudyResult,
     tokenizers_study: StudyResult,
     mini_transformer_report: StudyResult,
