@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import regex
 
@@ -34,13 +34,22 @@ def words_of(text: str) -> list[str]:
 
 
 def learn_merges(texts: Iterable[str], merges: int, min_frequency: int = 1) -> list[Merge]:
-    """The first ``merges`` merges: the commonest adjacent pair each time, among equals the pair of symbols known the longest.
-
-    Only the words that hold the merged pair are counted again, so a merge costs the length of those words and not of the corpus.
-    """
+    """The first ``merges`` merges: the commonest adjacent pair each time, among equals the pair of symbols known the longest."""
     frequency = Counter(word for text in texts for word in words_of(text))
     words = {word: list(word) for word in frequency}
     age = {character: number for number, character in enumerate(sorted(_BYTE))}
+    return list(itertools.islice(merges_in_order(words, frequency, age, "".join, min_frequency), merges))
+
+
+def merges_in_order(
+    words: dict[str, list[str]], frequency: Counter[str], age: dict[str, int], join: Callable[[Merge], str], min_frequency: int = 1
+) -> Iterator[Merge]:
+    """Every merge of ``words`` (each with its symbols), one at a time; ``words`` and ``age`` change as they are drawn.
+
+    The commonest pair comes first; among equals the pair whose symbols have the lowest ``age``, which a symbol gets when it is
+    first made. ``join`` names what a pair becomes. Only the words that hold the merged pair are counted again, so a merge costs
+    the length of those words and not of the corpus.
+    """
     counts: Counter[Merge] = Counter()
     holders: dict[Merge, set[str]] = defaultdict(set)
     for word, symbols in words.items():
@@ -49,19 +58,18 @@ def learn_merges(texts: Iterable[str], merges: int, min_frequency: int = 1) -> l
             holders[pair].add(word)
     queue = [_entry(pair, counts[pair], age) for pair in counts]
     heapq.heapify(queue)
-    learned: list[Merge] = []
-    while queue and len(learned) < merges:
+    while queue:
         negative, _, _, pair = heapq.heappop(queue)
         if counts[pair] != -negative:  # counted again since: the entry that holds is elsewhere in the queue, or none is
             continue
         if -negative < max(min_frequency, 1):
             break
-        learned.append(pair)
-        age.setdefault("".join(pair), len(age))
-        for changed in _merge_everywhere(pair, words, frequency, counts, holders):
+        joined = join(pair)
+        age.setdefault(joined, len(age))
+        for changed in _merge_everywhere(pair, joined, words, frequency, counts, holders):
             if counts[changed] > 0:
                 heapq.heappush(queue, _entry(changed, counts[changed], age))
-    return learned
+        yield pair
 
 
 def _entry(pair: Merge, count: int, age: dict[str, int]) -> tuple[int, int, int, Merge]:
@@ -69,13 +77,14 @@ def _entry(pair: Merge, count: int, age: dict[str, int]) -> tuple[int, int, int,
 
 
 def _merge_everywhere(
-    pair: Merge, words: dict[str, list[str]], frequency: Counter[str], counts: Counter[Merge], holders: dict[Merge, set[str]]
+    pair: Merge, joined: str, words: dict[str, list[str]], frequency: Counter[str], counts: Counter[Merge],
+    holders: dict[Merge, set[str]],
 ) -> set[Merge]:
     """Join ``pair`` in every word that holds it; returns the pairs whose counts changed."""
     changed: set[Merge] = set()
     for word in holders.pop(pair):
         before = words[word]
-        after = words[word] = apply_merge(before, pair)
+        after = words[word] = apply_merge(before, pair, joined)
         for sign, symbols in ((-1, before), (1, after)):
             for other in itertools.pairwise(symbols):
                 counts[other] += sign * frequency[word]
@@ -85,13 +94,13 @@ def _merge_everywhere(
     return changed
 
 
-def apply_merge(symbols: list[str], merge: Merge) -> list[str]:
-    """``symbols`` with every occurrence of the pair joined, from left to right."""
+def apply_merge(symbols: list[str], merge: Merge, joined: str) -> list[str]:
+    """``symbols`` with every occurrence of the pair replaced by ``joined``, from left to right."""
     out: list[str] = []
     i = 0
     while i < len(symbols):
         if i + 1 < len(symbols) and (symbols[i], symbols[i + 1]) == merge:
-            out.append(symbols[i] + symbols[i + 1])
+            out.append(joined)
             i += 2
         else:
             out.append(symbols[i])
@@ -108,7 +117,8 @@ def encode(text: str, merges: list[Merge]) -> list[str]:
 def _encode_word(word: str, ranks: dict[Merge, int]) -> list[str]:
     symbols = list(word)
     while fitting := [(ranks[pair], pair) for pair in itertools.pairwise(symbols) if pair in ranks]:
-        symbols = apply_merge(symbols, min(fitting)[1])
+        merge = min(fitting)[1]
+        symbols = apply_merge(symbols, merge, "".join(merge))
     return symbols
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from curriculum.errors import DataError
 from curriculum.evaluation.statistics import bootstrap_mean, clopper_pearson
 from curriculum.plots import draw
 from curriculum.results import Metric, StudyResult
-from curriculum.tokenization.bpe import learn_merges
+from curriculum.tokenization.parity import bounded, encoding_parity, merge_agreement
 from curriculum.tokenization.settings import TokenizationSettings
 from curriculum.tokenization.training import DETERMINISTIC, KINDS, UNKNOWN, train_tokenizer
 
@@ -33,6 +32,8 @@ REMARKS = [
     "The library trains WordPiece by pair frequency, as BPE; what is WordPiece's own is the longest-match encoding.",
     "The library breaks ties of WordPiece and Unigram by the order of a hash map: their vocabularies, and so their figures, differ "
     "a little from run to run. Byte-level BPE comes out the same.",
+    "Parity is the share of a sample of the held-out documents that the encodings written from scratch cut exactly as the library, "
+    "given its vocabulary.",
 ]
 
 
@@ -81,7 +82,7 @@ def compare_tokenizers(
     """
     splits = {name: _split(texts, settings, seed) for name, texts in corpora.items()}
     unseen = {name: held_out for name, (_, held_out) in splits.items()} | (foreign or {})
-    rows, transfers, scores = [], [], []
+    rows, transfers, scores, largest = [], [], [], []
     for name, (train, held_out) in splits.items():
         for size in settings.study_vocab_sizes:
             for kind in KINDS:
@@ -92,26 +93,18 @@ def compare_tokenizers(
                 rows.append({**made, **_summary(found)})
                 progress(f"{name}, {kind} of {size}: {rows[-1]['bytes_per_token']:.2f} bytes a token")
                 if size == max(settings.study_vocab_sizes):
+                    largest.append((kind, tokenizer, held_out))
                     scores += [_scored(name, text, kind, m) for text, m in zip(held_out, found, strict=True)]
                     for other, texts in unseen.items():
                         there = _summary([measure(tokenizer, text) for text in texts])
                         transfers.append({"trained_on": name, "measured_on": other, "tokenizer": kind, **there})
     table, per_example = pd.DataFrame(rows), _wide(scores)
-    agreement = merge_agreement(next(iter(splits.values()))[0], settings.study_merges)
+    parities = [merge_agreement(next(iter(splits.values()))[0], settings.study_merges), *encoding_parity(largest)]
     return StudyResult(
-        study="tokenizers_study", metrics=[*_metrics(per_example, table), agreement], settings=settings.model_dump(mode="json"),
+        study="tokenizers_study", metrics=[*_metrics(per_example, table), *parities], settings=settings.model_dump(mode="json"),
         seeds=[seed], remarks=REMARKS, per_example=per_example, tables={"tokenizers": table, "transfer": pd.DataFrame(transfers)},
         plots={"bytes_per_token": _compression_plot(table), "transfer": _transfer_plot(pd.DataFrame(transfers))},
     )
-
-
-def merge_agreement(texts: list[str], merges: int, characters: int = 60_000) -> Metric:
-    """The share of the first merges on which the from-scratch BPE and the library agree, in order, on the same text."""
-    sample = _bounded(texts, characters)
-    library = json.loads(train_tokenizer("bpe", sample, 257 + merges).to_str())["model"]["merges"]
-    ours = learn_merges(sample, len(library))
-    equal = sum(tuple(a) == b for a, b in zip(library, ours, strict=False))
-    return Metric(name="merge_agreement__scratch_bpe", value=equal / max(len(library), 1), n=len(library))
 
 
 def _split(texts: list[str], settings: TokenizationSettings, seed: int) -> tuple[list[str], list[str]]:
@@ -122,12 +115,7 @@ def _split(texts: list[str], settings: TokenizationSettings, seed: int) -> tuple
     held_out = [texts[i] for i in order[cut:] if texts[i] not in seen][: settings.study_documents]
     if not held_out:
         raise DataError(f"a corpus of {len(texts)} documents leaves none to measure tokenizers on; give it more of them")
-    return _bounded(train, settings.study_characters), held_out
-
-
-def _bounded(texts: list[str], characters: int) -> list[str]:
-    ends = np.cumsum([len(text) for text in texts])
-    return texts[: int(np.searchsorted(ends, characters)) + 1]
+    return bounded(train, settings.study_characters), held_out
 
 
 def _scored(corpus: str, text: str, kind: str, found: Measured) -> dict[str, object]:

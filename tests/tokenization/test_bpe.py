@@ -67,7 +67,7 @@ def test_the_alphabet_is_the_librarys() -> None:
 
 
 def test_merging_goes_from_left_to_right() -> None:
-    assert apply_merge(list("aaaaa"), ("a", "a")) == ["aa", "aa", "a"]
+    assert apply_merge(list("aaaaa"), ("a", "a"), "aa") == ["aa", "aa", "a"]
 
 
 def test_rare_pairs_are_not_merged() -> None:

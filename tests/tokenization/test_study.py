@@ -9,9 +9,10 @@ import pytest
 
 from curriculum.errors import DataError
 from curriculum.results import StudyResult
+from curriculum.tokenization.parity import encoding_parity, merge_agreement, scratch_encoder
 from curriculum.tokenization.settings import TokenizationSettings
 from curriculum.tokenization.sources import study_texts
-from curriculum.tokenization.study import compare_tokenizers, measure, merge_agreement
+from curriculum.tokenization.study import compare_tokenizers, measure
 from curriculum.tokenization.training import DETERMINISTIC, KINDS, Kind, train_tokenizer
 
 PAGES = [paragraph for name in ("assert", "for", "strings", "numbers", "import", "try") for paragraph in topics[name].split("\n\n")]
@@ -30,6 +31,9 @@ def result() -> StudyResult:
 def test_metrics(result: StudyResult) -> None:
     assert result.value("round_trip__bpe") == 1.0 and result.value("unknown_rate__bpe") == 0.0
     assert result.value("merge_agreement__scratch_bpe") == 1.0
+    for kind in ("wordpiece", "unigram"):
+        parity = result.metric(f"parity__{kind}")
+        assert parity is not None and parity.value == 1.0 and parity.n == 20
     for kind in KINDS:
         metric = result.metric(f"bytes_per_token__{kind}")
         assert metric is not None and metric.n == 20 and metric.low <= metric.value <= metric.high and metric.value > 1
@@ -79,11 +83,23 @@ def test_an_unknown_kind() -> None:
 
 
 def test_a_wrong_tie_break_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from curriculum.tokenization import study
+    from curriculum.tokenization import parity
 
-    real = study.learn_merges
-    monkeypatch.setattr(study, "learn_merges", lambda texts, count: list(reversed(real(texts, count))))
+    real = parity.learn_merges
+    monkeypatch.setattr(parity, "learn_merges", lambda texts, count: list(reversed(real(texts, count))))
     assert merge_agreement(CORPORA["prose"], 60).value < 0.1
+
+
+def test_a_wrong_encoding_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    from curriculum.tokenization import unigram, wordpiece
+
+    trained = [(kind, train_tokenizer(kind, CORPORA["prose"], 600), CORPORA["prose"][:20]) for kind in KINDS]
+    monkeypatch.setattr(wordpiece, "PREFIX", "")
+    monkeypatch.setattr(unigram, "words_of", str.split)
+    assert {metric.name: metric.value < 0.5 for metric in encoding_parity(trained)} == {"parity__wordpiece": True, "parity__unigram": True}
+    assert [metric.n for metric in encoding_parity(trained, characters=1)] == [1, 1], "the first document at least"
+    with pytest.raises(ValueError, match="no encoder over a vocabulary for the kind 'bpe'"):
+        scratch_encoder("bpe", trained[0][1])
 
 
 def test_too_few_documents() -> None:
