@@ -32,7 +32,14 @@ def test_codes_equal_the_library_s(shape):
     assert torch.all((distance["theirs"] - distance["ours"])[ours.scales != state.absmax] < 4e-5)
     same = (ours.scales == state.absmax).repeat_interleave(64)[: weight.numel()].reshape(shape)
     assert same.float().mean() > 0.99
-    assert torch.allclose(dequantise(ours)[same], bnb.dequantize_4bit(codes, state)[same], atol=1e-6)
+    # NF4 is defined over the flattened weight, and so is the reference: bitsandbytes 0.50.2 dequantises a matrix by rows on CPUs with
+    # AVX-512, and goes wrong there where a row is not whole blocks (48 x 160: off by 0.1, four times the quantisation error).
+    flat, flat_state = bnb.quantize_4bit(weight.flatten(), blocksize=64, quant_type="nf4", compress_statistics=True)
+    assert torch.equal(flat.flatten(), codes.flatten()) and torch.equal(flat_state.absmax, state.absmax)
+    assert torch.allclose(dequantise(ours)[same], bnb.dequantize_4bit(flat, flat_state).reshape(shape)[same], atol=1e-6)
+    if shape[1] % 64 == 0:
+        assert torch.allclose(dequantise(ours)[same], bnb.dequantize_4bit(codes, state)[same], atol=1e-6)
+    assert (dequantise(ours) - weight).abs().max() < 0.2 * weight.abs().max()
 
 
 def test_plain_scales_equal_the_library_s():

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,10 +33,8 @@ def unprivileged() -> dict[str, object]:
 
 
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in [folder, *folder.parents][:3]:
-        parent.chmod(0o755)
+def server() -> Iterator[str]:
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's own folders are closed to the server's user
     who = unprivileged()
     if who:
         shutil.chown(folder, str(who["user"]))
@@ -49,6 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         subprocess.run([program("pg_ctl"), "-D", data, "-w", "-o", options, "start"], **{**run, "capture_output": False}, stdout=log, stderr=log)
     yield f"postgresql+psycopg2://curriculum@127.0.0.1:{port}/postgres"
     subprocess.run([program("pg_ctl"), "-D", data, "-m", "immediate", "stop"], **run)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dg.asset
