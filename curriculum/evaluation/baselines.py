@@ -67,7 +67,8 @@ class Baselines:
         absent = [c for c in columns if result.per_example is None or c not in result.per_example]
         if absent:
             raise UserError(f"'{asset}' has no per-example score {', '.join(absent)}; correct 'regressions' in the syllabus")
-        kept = result.per_example[["example_id", *columns]].reset_index(drop=True)
+        chosen_by = sorted({column for r in mine for column in r.only if column in result.per_example})
+        kept = result.per_example[["example_id", *chosen_by, *columns]].reset_index(drop=True)
         record = {
             "asset": asset, "version": manifest.version, "digest": manifest.digest, "code_version": manifest.code_version,
             "inputs": manifest.inputs, "data": _data(manifest, store),

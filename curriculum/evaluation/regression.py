@@ -65,6 +65,8 @@ def compare_scores(regression: Regression, new: pd.DataFrame | None, old: pd.Dat
         return Change(regression, Outcome.MISSING, f"{name} was not measured; materialise {regression.asset}")
     if old is None or regression.score not in old:
         return Change(regression, Outcome.NO_BASELINE, f"{name} has no baseline; `curriculum accept` makes the present state one")
+    new, old = (_in_scope(regression, table) for table in (new, old))
+    old = old[old[regression.score].map(math.isfinite)]
     both = _pairs(regression, new, old)
     if len(both) == 0 or len(both) < _SHARED * len(old):
         text = f"{name}: {len(both)} of the baseline's {len(old)} examples were measured again; accept a new baseline"
@@ -75,15 +77,19 @@ def compare_scores(regression: Regression, new: pd.DataFrame | None, old: pd.Dat
     return _judged(regression, both, name, seed)
 
 
-def _pairs(regression: Regression, new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
-    """example_id, unit, old, new of the examples of both tables whose old score is finite."""
+def _in_scope(regression: Regression, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the regression is about; none where a column that it chooses by is not there."""
     for column, value in regression.only.items():
-        new = new[new[column] == value] if column in new else new.iloc[:0]
+        table = table[table[column] == value] if column in table else table.iloc[:0]
+    return table
+
+
+def _pairs(regression: Regression, new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
+    """example_id, unit, old, new of the examples that both tables have."""
     unit = new["group"] if "group" in new else new["example_id"]
     left = new[["example_id"]].assign(unit=unit.astype(str), new=new[regression.score].astype(float))
     right = old[["example_id"]].assign(old=old[regression.score].astype(float))
-    both = left.merge(right, on="example_id", validate="one_to_one")
-    return both[both["old"].map(math.isfinite)]
+    return left.merge(right, on="example_id", validate="one_to_one")
 
 
 def _judged(regression: Regression, both: pd.DataFrame, name: str, seed: int) -> Change:

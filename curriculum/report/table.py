@@ -42,11 +42,12 @@ def print_changes(changes: list[Change], first: str, second: str) -> None:
     console = Console(soft_wrap=False)
     if measured:
         table = Table(title=f"Per-example scores, {first} to {second}", title_justify="left")
-        for column in ("score", first, second, "gain [95%]", "margin", "detectable", "outcome"):
-            table.add_column(column, overflow="fold")
+        for column in ("score", first, second, "gain [95%]", "margin", "outcome"):
+            table.add_column(column, overflow="fold", no_wrap=column in ("score", "margin", "outcome"))
         for change in measured:
             style = {Outcome.HELD: "green"}.get(change.outcome, "bold red" if change.failed else "yellow")
-            table.add_row(*change_cells(change)[:-1], f"[{style}]{change.outcome.value}[/]")
+            score, *cells, _, _ = change_cells(change)
+            table.add_row(score.replace(".", "\n.", 1), *cells, f"[{style}]{change.outcome.value}[/]")  # fits a terminal of 80 columns
         console.print(table)
     without = [c.regression for c in changes if c.outcome is Outcome.NO_BASELINE]
     if without:

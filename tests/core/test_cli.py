@@ -88,4 +88,4 @@ def test_accepting_a_baseline_makes_the_gate_see_a_regression_and_is_journaled(h
     code, text = gate(home)
     assert code == 1 and "regressed" in text
     side_by_side = CliRunner().invoke(app, ["compare", "baseline", "latest", "--profile", profile])
-    assert side_by_side.exit_code == 0 and "qa_report.f1" in side_by_side.output and "-0.2" in side_by_side.output
+    assert side_by_side.exit_code == 0 and ".f1" in side_by_side.output and "-0.2" in side_by_side.output

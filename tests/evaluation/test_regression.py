@@ -90,7 +90,18 @@ def test_rows_can_be_chosen(old: pd.DataFrame) -> None:
     mixed = old.assign(text=["domain", "general"] * 100)
     mixed.loc[mixed["text"] == "general", "f1"] -= 0.5
     chosen = Regression(asset="qa_report", score="f1", margin=0.05, only={"text": "domain"})
-    assert outcome(mixed, old, chosen) is Outcome.HELD and chosen.name == "f1__domain"
+    before = old.assign(text=mixed["text"])
+    assert outcome(mixed, before, chosen) is Outcome.HELD and chosen.name == "f1__domain"
+    assert compare_scores(chosen, mixed, before).units == 100
+    assert outcome(mixed, old, chosen) is Outcome.INCOMPARABLE  # a baseline that does not say which rows are which
+    few = before.assign(text=["domain"] * 20 + ["general"] * 180)  # a tenth of the rows is all there is to compare
+    assert outcome(few, few, chosen) is Outcome.HELD
+
+
+def test_examples_that_have_no_score_are_not_missed(old: pd.DataFrame) -> None:
+    sparse = old.assign(f1=old["f1"].where(old.index < 40))  # a table of several tasks, of which one has this score
+    found = compare_scores(F1, sparse, sparse)
+    assert found.outcome is Outcome.HELD and found.units == 40
 
 
 @settings(max_examples=30, deadline=None)
