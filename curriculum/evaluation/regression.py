@@ -66,7 +66,7 @@ def compare_scores(regression: Regression, new: pd.DataFrame | None, old: pd.Dat
     if old is None or regression.score not in old:
         return Change(regression, Outcome.NO_BASELINE, f"{name} has no baseline; `curriculum accept` makes the present state one")
     new, old = (_in_scope(regression, table) for table in (new, old))
-    old = old[old[regression.score].map(math.isfinite)]
+    old = old[old[regression.score].map(math.isfinite).astype(bool)]
     both = _pairs(regression, new, old)
     if len(both) == 0 or len(both) < _SHARED * len(old):
         text = f"{name}: {len(both)} of the baseline's {len(old)} examples were measured again; accept a new baseline"
