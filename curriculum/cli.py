@@ -82,7 +82,6 @@ def _states(profile_name: str) -> Any:
 
 def _close(profile_name: str, run_succeeded: bool) -> int:
     """Print the closing table, render the card from what the store holds, and return the gate's exit code."""
-    from curriculum.evaluation.baselines import Baselines
     from curriculum.evaluation.gate import exit_code, milestone_rows
     from curriculum.profile import load_profile
     from curriculum.report.card import changes_since, judgements, write_card
@@ -91,8 +90,8 @@ def _close(profile_name: str, run_succeeded: bool) -> int:
 
     syllabus, profile = load_syllabus(), load_profile(profile_name)
     store = _store(profile)
-    held, changes = judgements(syllabus, profile, store), changes_since(syllabus, profile, store, Baselines(profile.name))
-    card = write_card(syllabus, profile, store, home() / f"report_card_{profile.name}.html", changes)
+    held, changes = judgements(syllabus, profile, store), changes_since(syllabus, profile, store)
+    card = write_card(syllabus, profile, store, home() / f"report_card_{profile.name}.html")
     code = exit_code(list(held.values()), run_succeeded, changes)
     print_tables(milestone_rows(syllabus, profile, store), held, changes, card, code)
     return code

@@ -98,10 +98,10 @@ def _judged(regression: Regression, both: pd.DataFrame, name: str, seed: int) ->
     means = both.groupby("unit")[["old", "new"]].mean()
     sign = 1.0 if regression.higher_is_better else -1.0
     found = paired_bootstrap(sign * means["new"].to_numpy(), sign * means["old"].to_numpy(), seed=seed)
-    spread = float((means["new"] - means["old"]).std(ddof=1)) if len(means) > 1 else math.inf
+    spread = float((means["new"] - means["old"]).std(ddof=1))
     numbers = {
         "old": float(means["old"].mean()), "new": float(means["new"].mean()), "gain": found.difference, "low": found.low,
-        "high": found.high, "units": found.n, "detectable": _Z * spread / found.n**0.5,
+        "high": found.high, "units": found.n, "detectable": _Z * spread / found.n**0.5 if found.n > 1 else None,  # one unit shows no spread
     }  # fmt: skip
     apart = int(((both["new"] - both["old"]).abs() > SAME).sum())
     text = f"{name}: {numbers['old']:.4g} -> {numbers['new']:.4g}, gain {found.difference:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"

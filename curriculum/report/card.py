@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,9 @@ def judgements(syllabus: Syllabus, profile: Any, store: ArtifactStore) -> dict[s
     return {name: judge_stored(bar, store) for name, bar in active_bars(syllabus, profile).items()}
 
 
-def changes_since(syllabus: Syllabus, profile: Any, store: ArtifactStore, baselines: Baselines) -> list[Change]:
-    """Every score under regression held against its baseline."""
-    return [change_since(r, store, baselines, seed=profile.seed) for r in syllabus.regressions]
+def changes_since(syllabus: Syllabus, profile: Any, store: ArtifactStore) -> list[Change]:
+    """Every score under regression held against the profile's baseline."""
+    return [change_since(r, store, Baselines(profile.name), seed=profile.seed) for r in syllabus.regressions]
 
 
 def change_cells(change: Change) -> tuple[str, str, str, str, str, str, str]:
@@ -57,7 +56,7 @@ def row_cells(row: MilestoneRow) -> tuple[str, str, str, str, str]:
     return f"{row.weeks} {row.title}", row.reference, values or "-", bars or "-", verdict
 
 
-def write_card(syllabus: Syllabus, profile: Any, store: ArtifactStore, out: Path, changes: Sequence[Change] = ()) -> Path:
+def write_card(syllabus: Syllabus, profile: Any, store: ArtifactStore, out: Path) -> Path:
     """Write ``out`` from what ``store`` holds: milestones, bars, changes since the baseline, and each study with its tables and plots."""
     from jinja2 import Environment
 
@@ -69,7 +68,7 @@ def write_card(syllabus: Syllabus, profile: Any, store: ArtifactStore, out: Path
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         milestones=[(row, row_cells(row)) for row in milestone_rows(syllabus, profile, store)],
         bars=held,
-        changes=[(change, change_cells(change)) for change in changes],
+        changes=[(change, change_cells(change)) for change in changes_since(syllabus, profile, store)],
         topics=syllabus.topics(),
         studies=[_study(name, result) for name, result in results.items()],
         runs=[r.run for r in results.values() if r.run],
