@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 from curriculum.errors import UserError
@@ -18,21 +14,22 @@ def send(alert: dict[str, Any], webhook: str = "", *, attempts: int = 3, pause: 
     """Log ``alert`` (its ``text`` is the line), and post it as JSON to ``webhook`` if there is one.
 
     Raises:
-        UserError: the webhook is no http address, or took it in none of ``attempts``.
+        UserError: the webhook is no http address, or took it in none of ``attempts``. Its address, a secret, is not in the message.
     """
     _LOG.warning("%s", alert["text"])
     if not webhook:
         return
     if not webhook.startswith(("http://", "https://")):
         raise UserError("the webhook is no http address; correct CURRICULUM_WEBHOOK")
-    body = json.dumps(alert).encode()
-    request = urllib.request.Request(webhook, data=body, headers={"Content-Type": "application/json"}, method="POST")
-    for attempt in range(1, attempts + 1):
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    again = Retry(total=attempts - 1, backoff_factor=pause, status_forcelist=range(500, 600), allowed_methods=None, raise_on_status=False)
+    with requests.Session() as session:
+        session.mount(webhook, HTTPAdapter(max_retries=again))
         try:
-            with urllib.request.urlopen(request, timeout=timeout):
-                return
-        except OSError as error:  # refused, timed out, or an HTTP status that is an error
-            if attempt == attempts:
-                said = error.code if isinstance(error, urllib.error.HTTPError) else error
-                raise UserError(f"the webhook took the alert in none of {attempts} attempts ({said}); correct CURRICULUM_WEBHOOK") from error
-            time.sleep(pause * attempt)
+            session.post(webhook, json=alert, timeout=timeout).raise_for_status()
+        except requests.RequestException as error:
+            said = type(error).__name__ if error.response is None else error.response.status_code
+            raise UserError(f"the webhook did not take the alert in {attempts} attempts ({said}); correct CURRICULUM_WEBHOOK") from None

@@ -113,8 +113,13 @@ def test_a_webhook_that_hiccups_gets_the_alert_and_one_that_is_gone_is_an_error(
     send({"text": "again"}, receiver.url, pause=0.01)
     assert [a["text"] for a in receiver.got] == ["again"]
     receiver.refuse = 9
-    with pytest.raises(UserError, match=r"none of 3 attempts \(503\)"):
+    with pytest.raises(UserError, match=r"in 3 attempts \(503\)"):
         send({"text": "never"}, receiver.url, pause=0.01)
+    receiver.shutdown()
+    receiver.server_close()
+    with pytest.raises(UserError, match=r"\(ConnectionError\)") as refused:
+        send({"text": "nobody there"}, receiver.url, pause=0.01)
+    assert receiver.url not in str(refused.value)
     with pytest.raises(UserError, match="no http address"):
         send({"text": "nowhere"}, "file:///etc/passwd")
 
