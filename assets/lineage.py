@@ -28,7 +28,7 @@ RESOURCES = {"settings", "compute", "models", "datasets", "artifacts", "journal"
 OWNERS = ["team:curriculum"]
 # retraining is weekly: what is a day late turns yellow in the UI, what is two days late red
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=9), warn_window=timedelta(days=8))
-BY_ITSELF = "studies"  # the group of what is too long for the lineage: each asset of it has a job of its own
+DEEP = {"depth": "deep"}  # the tag of a study too long for the lineage: it runs under its group's job
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,12 @@ def lineage_asset(
     pool: str | None = None,
     name: str | None = None,
     deps: Iterable[str] = (),
+    deep: bool = False,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Make a Dagster asset of ``body(lab, *inputs)``; the inputs' names are the upstream assets.
 
     ``settings`` names the profile sections the body reads: they are part of what a result is reused by. The first one is
-    ``lab.settings``. ``deps`` are upstream assets that are waited for but not read.
+    ``lab.settings``. ``deps`` are upstream assets that are waited for but not read. ``deep`` leaves the asset out of the lineage's job.
     """
     sections = (settings,) if isinstance(settings, str) else tuple(settings)
 
@@ -97,7 +98,7 @@ def lineage_asset(
             kinds=set(kinds),
             owners=OWNERS,
             freshness_policy=FRESH,
-            tags={f"topic/{topic}": "" for topic in topics},
+            tags={f"topic/{topic}": "" for topic in topics} | (DEEP if deep else {}),
             ins={upstream: dg.AssetIn() for upstream in inputs},
             deps=list(deps),
             code_version=version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assets.lineage import BY_ITSELF, Lab, lineage_asset
+from assets.lineage import Lab, lineage_asset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +35,9 @@ def prompt_study(lab: Lab, prompt_cases: pd.DataFrame, passages: pd.DataFrame, b
 
 
 @lineage_asset(
-    group=BY_ITSELF, kinds={"huggingface"}, settings=("prompting", "generator", "retrieval"), pool="gpu", topics=("hallucination_rate",)
-)
+    group="prompting", kinds={"huggingface"}, settings=("prompting", "generator", "retrieval"), pool="gpu",
+    topics=("hallucination_rate",), deep=True,
+)  # fmt: skip
 def hallucination_report(lab: Lab, prompt_cases: pd.DataFrame, passages: pd.DataFrame, bm25_index: IndexArtifact) -> StudyResult:
     """The gated prompt pattern over every hand-written case, by kind and by part. Too long for the lineage: a job of its own."""
     from curriculum.prompting.all_cases import study_all_cases

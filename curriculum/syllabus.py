@@ -15,7 +15,7 @@ class Bar(BaseModel):
     """A bound on one metric of one asset, from below, from above, or both. ``blocking`` stops what is downstream.
 
     ``judged_by`` names the agreement with labels that a model-judged metric needs: until that bar is met, this one neither
-    passes nor blocks.
+    passes nor blocks. ``deep``: a study outside the lineage makes the asset, so that before its first run the bar is not run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,6 +28,7 @@ class Bar(BaseModel):
     topic: str = ""
     milestone: str = ""
     judged_by: Bar | None = None
+    deep: bool = False
 
     @model_validator(mode="after")
     def _bounded(self) -> Bar:

@@ -25,7 +25,8 @@ def bar_check(name: str, bar: Bar) -> dg.AssetChecksDefinition:
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         found = judge_stored(bar, context.resources.artifacts.store())
-        severity = dg.AssetCheckSeverity.ERROR if found.bar.blocking else dg.AssetCheckSeverity.WARN
+        fails = found.bar.blocking and found.verdict is not Verdict.NOT_RUN
+        severity = dg.AssetCheckSeverity.ERROR if fails else dg.AssetCheckSeverity.WARN
         return dg.AssetCheckResult(
             passed=found.verdict is Verdict.PASSED, severity=severity, description=found.reason, metadata=_metadata(found)
         )

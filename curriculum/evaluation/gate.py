@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     MISSING = "missing"
+    NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def judge_stored(bar: Bar, store: ArtifactStore) -> Judgement:
     Where a model judged the metric and its own agreement misses ``bar.judged_by``, the bar fails without blocking.
     """
     found = _judge_latest(bar, store)
-    if bar.judged_by is None or found.verdict is Verdict.MISSING:
+    if bar.judged_by is None or found.verdict in {Verdict.MISSING, Verdict.NOT_RUN}:
         return found
     agreement = _judge_latest(bar.judged_by, store)
     if agreement.verdict is Verdict.PASSED:
@@ -79,10 +80,15 @@ def judge_stored(bar: Bar, store: ArtifactStore) -> Judgement:
 def _judge_latest(bar: Bar, store: ArtifactStore) -> Judgement:
     manifest = store.manifest(bar.asset)
     if manifest is None:
-        return judge(bar, None)
+        return _not_run(bar) if bar.deep else judge(bar, None)
     if manifest.kind == "result":
         return judge_value(bar, StudyResult.load(store.path(manifest)))
     return judge(bar, manifest.facts.get(bar.metric))
+
+
+def _not_run(bar: Bar) -> Judgement:
+    reason = f"{bar.asset} is a deep study that has not run yet; the bar on {bar.metric} is {bar.text()}"
+    return Judgement(bar, None, Verdict.NOT_RUN, reason)
 
 
 def active_bars(syllabus: Syllabus, profile: Any) -> dict[str, Bar]:

@@ -42,9 +42,9 @@ def write_record(data: dict[str, Any], path: Path) -> None:
 
 def render(data: dict[str, Any]) -> str:
     """The Markdown between the markers."""
-    passed = sum(verdict == "passed" for verdict, _ in data["checks"].values())
+    verdicts = [verdict for verdict, _ in data["checks"].values() if verdict != "not run"]
     lines = [
-        f"Profile `{data['profile']}` on {data['hardware']}, {data['threads']} threads: {passed} of {len(data['checks'])} checks "
+        f"Profile `{data['profile']}` on {data['hardware']}, {data['threads']} threads: {verdicts.count('passed')} of {len(verdicts)} checks "
         f"passed, peak memory {data['peak_memory_gib']} GiB.",
         "",
         "| weeks, milestone | reference | measured here on | stand-in value | floor | verdict |",

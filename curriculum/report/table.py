@@ -26,9 +26,10 @@ def print_tables(rows: list[MilestoneRow], held: dict[str, Judgement], changes: 
         table.add_row(*cells, f"[{_STYLES[verdict]}]{verdict}[/]")
     console.print(table)
     print_changes(changes, "baseline", "now")
-    wrong = {name: j for name, j in held.items() if j.verdict is not Verdict.PASSED}
-    passed = len(held) - len(wrong)
-    console.print(f"{passed} of {len(held)} checks passed")
+    run = {name: j for name, j in held.items() if j.verdict is not Verdict.NOT_RUN}
+    wrong = {name: j for name, j in run.items() if j.verdict is not Verdict.PASSED}
+    waiting = sorted({j.bar.asset for j in held.values()} - {j.bar.asset for j in run.values()})
+    console.print(f"{len(run) - len(wrong)} of {len(run)} checks passed" + (f"; deep studies not run yet: {', '.join(waiting)}" if waiting else ""))
     for name, judgement in wrong.items():
         kind = "" if judgement.bar.blocking else " (warns)"
         console.print(f"  {judgement.verdict.value}{kind}: {name}: {judgement.reason}", markup=False)

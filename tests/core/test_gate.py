@@ -109,3 +109,13 @@ def test_a_judge_that_is_not_trusted_lets_its_bar_neither_pass_nor_block(tmp_pat
     found = judge_stored(JUDGED, store)
     assert found.verdict is Verdict.FAILED and not found.bar.blocking and "not to be trusted" in found.reason
     assert exit_code([found]) == 0
+
+
+def test_a_deep_study_holds_nothing_up_before_its_first_run_and_is_held_after_it(tmp_path: Path) -> None:
+    store, deep = ArtifactStore(str(tmp_path)), Bar(asset="ablations", metric="gain", min=0.0, deep=True)
+    waiting = judge_stored(deep, store)
+    assert waiting.verdict is Verdict.NOT_RUN and exit_code([waiting]) == 0
+    _put(store, "ablations", gain=-0.5)
+    assert judge_stored(deep, store).verdict is Verdict.FAILED and exit_code([judge_stored(deep, store)]) == 1
+    other = judge_stored(deep.model_copy(update={"metric": "other"}), store)
+    assert other.verdict is Verdict.MISSING and exit_code([other]) == 2

@@ -50,14 +50,15 @@ def test_every_profile_has_every_asset_and_its_checks(profile: str) -> None:
 
 
 def test_a_long_study_has_a_job_of_its_own_and_is_not_in_the_lineage() -> None:
-    from assets.lineage import BY_ITSELF
+    from assets.lineage import DEEP
     from pipelines.definitions import defs
-    from pipelines.jobs import STUDIES
+    from pipelines.jobs import GROUPS, STUDIES
 
-    nodes = defs.resolve_asset_graph().asset_nodes
-    assert {node.key.to_user_string() for node in nodes if node.group_name == BY_ITSELF} == set(STUDIES.values())
+    nodes = {node.key.to_user_string(): node for node in defs.resolve_asset_graph().asset_nodes}
+    deep = {name for name, node in nodes.items() if DEEP.items() <= node.tags.items()}
+    assert set(STUDIES.values()) <= deep and {nodes[name].group_name for name in deep} <= set(GROUPS)
     selected = {name: {key.to_user_string() for key in defs.resolve_job_def(name).asset_layer.selected_asset_keys} for name in ("lineage", *STUDIES)}
-    assert not selected["lineage"] & set(STUDIES.values()) and "prompt_study" in selected["lineage"]
+    assert not selected["lineage"] & deep and "prompt_study" in selected["lineage"]
     assert selected["all_cases"] >= {"hallucination_report", "prompt_cases", "bm25_index", "passages", "notes_corpus"}
 
 
