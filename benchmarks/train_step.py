@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from curriculum.hardware import describe_hardware, matmul_peak_flops, use_threads
-from curriculum.transformer.model import MiniTransformer
+from curriculum.transformer.model import Transformer
 from curriculum.transformer.settings import TransformerSettings
 from curriculum.transformer.training import make_optimizer, model_config, train_step
 
@@ -44,7 +44,7 @@ def race(steps: int) -> dict[str, float]:
     """Median seconds a step of each, taken in turns so that both see the same machine; the first step of each is left out."""
     settings = TransformerSettings()
     torch.manual_seed(0)
-    ours, theirs = MiniTransformer(model_config(settings, VOCABULARY)).train(), peer(settings)
+    ours, theirs = Transformer(model_config(settings, VOCABULARY)).train(), peer(settings)
     optimizers = make_optimizer(ours, settings), torch.optim.AdamW(theirs.parameters(), lr=1e-3)
     blocks = torch.randint(VOCABULARY, (settings.batch_size, LENGTH + 1))
     runs: dict[str, Callable[[], object]] = {

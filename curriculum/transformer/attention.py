@@ -41,9 +41,12 @@ def naive_attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor
     return weights_BHTS @ v_BHSD
 
 
-def fused_attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
-    """torch's scaled_dot_product_attention on the same inputs: flash on a GPU, its tiled kernel on a CPU."""
-    return F.scaled_dot_product_attention(q_BHTD, k_BGSD, v_BGSD, mask, is_causal=causal, enable_gqa=q_BHTD.shape[1] != k_BGSD.shape[1])
+def fused_attention(
+    q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None = None, *, causal: bool = False, dropout: float = 0.0
+) -> Tensor:
+    """torch's scaled_dot_product_attention on the same inputs: flash on a GPU, its tiled kernel on a CPU. ``mask``: bool, or added."""
+    shared = q_BHTD.shape[1] != k_BGSD.shape[1]
+    return F.scaled_dot_product_attention(q_BHTD, k_BGSD, v_BGSD, mask, dropout, is_causal=causal, enable_gqa=shared)
 
 
 def tiled_attention(

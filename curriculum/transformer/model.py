@@ -1,12 +1,9 @@
-"""The mini-Transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU. One frozen configuration, one block.
-
-Other families (LayerNorm, GELU, other positions, an encoder) are to be further values of the same configuration.
-"""
+"""The one Transformer: decoder-only, encoder-only or encoder-decoder, in whatever shape its configuration says."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,143 +11,147 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from curriculum.transformer.attention import causal_mask, fused_attention
-
-Cache = list[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A decoder-only shape. ``kv_heads`` heads of keys and values are shared by ``heads`` heads of queries."""
-
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    hidden: int
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-5
-
-    @property
-    def head_dim(self) -> int:
-        return self.width // self.heads
-
-    def parameters(self) -> int:
-        """Number of weights; the output embedding is the input embedding."""
-        attention = self.width * self.head_dim * 2 * (self.heads + self.kv_heads)
-        return self.vocab_size * self.width + self.layers * (attention + 3 * self.width * self.hidden + 2 * self.width) + self.width
-
-    def train_flops_per_token(self, length: int) -> float:
-        """FLOPs of forward and backward a token: 6 a weight used in a product, and the attention scores (Kaplan et al., 2020)."""
-        products = self.parameters() - self.width * (2 * self.layers + 1)
-        return 6 * products + 12 * self.layers * self.width * length / 2  # a causal query sees half the keys on average
+from curriculum.transformer.blocks import Block, LayerCache, LayerNorm, Reading, make_norm
+from curriculum.transformer.config import ModelConfig
+from curriculum.transformer.positions import Rotary, ScoreBias, sinusoids
 
 
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, 2019)."""
+@dataclass
+class Cache:
+    """What decoding keeps: keys and values a layer, and how many positions were read. ``mask_BS`` is of all of them, or None."""
 
-    def __init__(self, width: int, eps: float) -> None:
+    layers: list[LayerCache] = field(default_factory=list)
+    length: int = 0
+    mask_BS: Tensor | None = None
+
+
+class Stack(nn.Module):
+    """Blocks one after another, with what they share: rotary table, score biases, the norm at the end of a pre-norm stack."""
+
+    def __init__(self, config: ModelConfig, layers: int, *, causal: bool, across: bool) -> None:
         super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
+        self.config, self.causal = config, causal
+        self.blocks = nn.ModuleList(Block(config, number, across=across) for number in range(layers))
+        self.norm = make_norm(config) if config.norm_place == "pre" else nn.Identity()
+        self.rotary = Rotary(config) if config.position == "rope" else None
+        self.bias = ScoreBias(config, both_ways=not causal) if config.position in {"alibi", "t5"} else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
-
-
-def rope_angles(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin [T, head_dim] of rotary position embedding (Su et al., 2021), halves laid side by side as Llama does."""
-    frequency = theta ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
-    angle = positions.float()[:, None] * frequency[None, :]
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
-
-
-def rotate(x_BHTD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
-    """Each pair (i, i + D/2) of the head dimension turned by its position's angle."""
-    first, second = x_BHTD.chunk(2, dim=-1)
-    return x_BHTD * cos_TD + torch.cat((-second, first), dim=-1) * sin_TD
-
-
-class Attention(nn.Module):
-    """Causal grouped-query self-attention with rotary positions."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        key_width = config.kv_heads * config.head_dim
-        self.q = nn.Linear(config.width, config.width, bias=False)
-        self.k = nn.Linear(config.width, key_width, bias=False)
-        self.v = nn.Linear(config.width, key_width, bias=False)
-        self.out = nn.Linear(config.width, config.width, bias=False)
-
-    def forward(self, x_BTC: Tensor, angles: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        batch, length, _ = x_BTC.shape
-        q, k, v = (p(x_BTC).view(batch, length, -1, self.config.head_dim).transpose(1, 2) for p in (self.q, self.k, self.v))
-        q, k = rotate(q, *angles), rotate(k, *angles)
-        if past is not None:
-            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        if past is None:
-            mixed = fused_attention(q, k, v, causal=True)
-        else:
-            mixed = fused_attention(q, k, v, causal_mask(length, k.shape[2], x_BTC.device))
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, -1)), (k, v)
+    def forward(
+        self, x_BTC: Tensor, past: Cache | None = None, *, mask_BS: Tensor | None = None, memory: Tensor | None = None,
+        memory_mask: Tensor | None = None, routes: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Cache]:  # fmt: skip
+        """The stack's output [B, T, C], and the cache with these tokens added. ``mask_BS`` covers what ``past`` holds as well."""
+        begin = past.length if past else 0
+        end = begin + x_BTC.shape[1]
+        reading = Reading(begin, end, self.causal, self.config.window, mask_BS, bias=self.bias)
+        if self.rotary is not None:
+            reading.rotary = self.rotary(begin, end, x_BTC.device)
+        kept: list[LayerCache] = []
+        for number, block in enumerate(self.blocks):
+            before = past.layers[number] if past else None
+            x_BTC, present = block(x_BTC, reading, before, memory=memory, memory_mask=memory_mask, routes=routes)
+            kept.append(present)
+        return self.norm(x_BTC), Cache(kept, end, mask_BS)
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer, 2020)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate = nn.Linear(config.width, config.hidden, bias=False)
-        self.up = nn.Linear(config.width, config.hidden, bias=False)
-        self.down = nn.Linear(config.hidden, config.width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
-
-
-class Block(nn.Module):
-    """Pre-norm: x + attention(norm(x)), then x + feed-forward(norm(x))."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.attention_norm, self.attention = RMSNorm(config.width, config.norm_eps), Attention(config)
-        self.feed_forward_norm, self.feed_forward = RMSNorm(config.width, config.norm_eps), SwiGLU(config)
-
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        mixed, present = self.attention(self.attention_norm(x), angles, past)
-        x = x + mixed
-        return x + self.feed_forward(self.feed_forward_norm(x)), present
-
-
-class MiniTransformer(nn.Module):
-    """Token ids [B, T] to logits [B, T, vocabulary]; input and output embeddings are one matrix."""
+class Transformer(nn.Module):
+    """Token ids [B, T] to logits [B, T, vocabulary]. An encoder-decoder also takes the ids of its source, ``source_BS``."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.width, config.norm_eps)
+        if config.position == "learned":
+            self.positions = nn.Embedding(config.max_positions, config.width)
+        if config.segments:
+            self.segments = nn.Embedding(config.segments, config.width)
+        if config.embedding_norm:
+            self.embedding_norm = make_norm(config)
+        both = config.stack == "encoder-decoder"
+        if config.stack != "decoder":
+            layers = config.encoder_layers if both else config.layers
+            self.encoder = Stack(config, layers, causal=False, across=False)
+        if config.stack != "encoder":
+            self.decoder = Stack(config, config.layers, causal=True, across=both)
+        if config.head_transform:
+            self.transform = nn.Linear(config.width, config.width)
+            self.transform_norm, self.output_bias = LayerNorm(config.width, config.norm_eps), nn.Parameter(torch.zeros(config.vocab_size))
+        if not config.tied:
+            self.output = nn.Linear(config.width, config.vocab_size, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        layers = self.config.layers + self.config.encoder_layers
         for name, weight in self.named_parameters():
-            if weight.dim() == 2:  # residual branches start smaller, so that depth does not grow the variance (GPT-2)
-                shrink = (2 * config.layers) ** -0.5 if name.endswith(("out.weight", "down.weight")) else 1.0
+            if weight.dim() >= 2:  # residual branches start smaller, so that depth does not grow the variance (GPT-2)
+                shrink = (2 * layers) ** -0.5 if name.endswith(("out.weight", "down.weight", "down")) else 1.0
                 nn.init.normal_(weight, std=0.02 * shrink)
+            elif name.endswith("bias"):
+                nn.init.zeros_(weight)
 
-    def forward(self, ids_BT: Tensor, past: Cache | None = None) -> Tensor:
-        return self.step(ids_BT, past)[0]
+    def forward(
+        self, ids_BT: Tensor, *, mask_BT: Tensor | None = None, source_BS: Tensor | None = None, source_mask_BS: Tensor | None = None,
+        segments_BT: Tensor | None = None, routes: list[Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Logits [B, T, vocabulary]. Masks are False at padding. ``routes`` collects the routers' logits, [tokens, experts] a layer."""
+        if self.config.stack == "encoder":
+            return self.logits(self.encode(ids_BT, mask_BT, segments_BT, routes=routes))
+        memory = None if source_BS is None else self.encode(source_BS, source_mask_BS, routes=routes)
+        x, _ = self.decode(ids_BT, mask_BT=mask_BT, memory=memory, memory_mask=source_mask_BS, routes=routes)
+        return self.logits(x)
 
-    def step(self, ids_BT: Tensor, past: Cache | None = None) -> tuple[Tensor, Cache]:
-        """Logits of ``ids_BT`` after what ``past`` holds, and the cache with them added: keys and values [B, G, S, D] a layer."""
-        begin = past[0][0].shape[2] if past else 0
-        positions = torch.arange(begin, begin + ids_BT.shape[1], device=ids_BT.device)
-        angles = rope_angles(positions, self.config.head_dim, self.config.rope_theta)
-        x, cache = self.embedding(ids_BT), []
-        for number, block in enumerate(self.blocks):
-            x, present = block(x, angles, past[number] if past else None)
-            cache.append(present)
-        return F.linear(self.norm(x), self.embedding.weight), cache
+    def encode(
+        self, ids_BS: Tensor, mask_BS: Tensor | None = None, segments_BS: Tensor | None = None, *, routes: list[Tensor] | None = None
+    ) -> Tensor:
+        """The encoder's output [B, S, C]."""
+        return self.encoder(self._embed(ids_BS, 0, segments_BS), mask_BS=mask_BS, routes=routes)[0]
+
+    def decode(
+        self, ids_BT: Tensor, past: Cache | None = None, *, mask_BT: Tensor | None = None, memory: Tensor | None = None,
+        memory_mask: Tensor | None = None, routes: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Cache]:  # fmt: skip
+        """The decoder's output [B, T, C] after what ``past`` holds, and the cache with these tokens added."""
+        known = past.mask_BS if past else None
+        if mask_BT is not None and past is not None and past.length:
+            known = known if known is not None else mask_BT.new_ones(len(mask_BT), past.length)
+        elif mask_BT is None and known is not None:
+            mask_BT = known.new_ones(ids_BT.shape)
+        mask_BS = mask_BT if known is None or mask_BT is None else torch.cat((known, mask_BT), dim=1)
+        x = self._embed(ids_BT, past.length if past else 0, None)
+        return self.decoder(x, past, mask_BS=mask_BS, memory=memory, memory_mask=memory_mask, routes=routes)
+
+    def step(
+        self, ids_BT: Tensor, past: Cache | None = None, *, mask_BT: Tensor | None = None, memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Cache]:  # fmt: skip
+        """Logits of ``ids_BT`` after what ``past`` holds, and the cache with them added. ``memory`` is needed at the first step only."""
+        x, cache = self.decode(ids_BT, past, mask_BT=mask_BT, memory=memory, memory_mask=memory_mask)
+        return self.logits(x), cache
+
+    def logits(self, x_BTC: Tensor) -> Tensor:
+        """The output layer, with BERT's transform before it where there is one."""
+        bias = None
+        if self.config.head_transform:
+            x_BTC, bias = self.transform_norm(F.gelu(self.transform(x_BTC))), self.output_bias
+        if self.config.output_scale != 1.0:
+            x_BTC = x_BTC * self.config.output_scale
+        return F.linear(x_BTC, self.embedding.weight if self.config.tied else self.output.weight, bias)
+
+    def _embed(self, ids_BT: Tensor, begin: int, segments_BT: Tensor | None) -> Tensor:
+        x, config = self.embedding(ids_BT), self.config
+        if config.embedding_scale != 1.0:
+            x = x * config.embedding_scale
+        if config.position in {"learned", "sinusoidal"}:
+            end = begin + ids_BT.shape[1]
+            if config.position == "learned" and end > config.max_positions:
+                raise ValueError(f"{end} tokens do not fit the table of {config.max_positions} learned positions")
+            places = torch.arange(begin, end, device=ids_BT.device)
+            x = x + (self.positions(places) if config.position == "learned" else sinusoids(places, config.width))
+        if config.segments:
+            x = x + (self.segments.weight[0] if segments_BT is None else self.segments(segments_BT))
+        if config.embedding_norm:
+            x = self.embedding_norm(x)
+        return F.dropout(x, config.dropout, self.training) if config.dropout else x
 
     @torch.no_grad()
     def generate(self, ids: list[int], new_tokens: int, *, temperature: float = 0.0, seed: int = 0) -> list[int]:
@@ -158,26 +159,27 @@ class MiniTransformer(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         logits, cache = self.step(torch.tensor([ids]))
         out = list(ids)
-        for _ in range(new_tokens):
+        for number in range(new_tokens):
             last = logits[0, -1]
             if temperature > 0:
                 token = int(torch.multinomial((last / temperature).softmax(-1), 1, generator=generator))
             else:
                 token = int(last.argmax())
             out.append(token)
-            logits, cache = self.step(torch.tensor([[token]]), cache)
+            if number + 1 < new_tokens:
+                logits, cache = self.step(torch.tensor([[token]]), cache)
         return out
 
 
-def save_model(model: MiniTransformer, folder: Path) -> None:
+def save_model(model: Transformer, folder: Path) -> None:
     """Write ``model.safetensors`` and ``config.json``."""
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(model.config), indent=1))
 
 
-def load_model(folder: Path) -> MiniTransformer:
+def load_model(folder: Path) -> Transformer:
     """Read what :func:`save_model` wrote, in evaluation mode."""
-    model = MiniTransformer(ModelConfig(**json.loads((folder / "config.json").read_text())))
+    model = Transformer(ModelConfig(**json.loads((folder / "config.json").read_text())))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
 

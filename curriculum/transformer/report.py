@@ -18,14 +18,14 @@ from curriculum.hardware import matmul_peak_flops
 from curriculum.plots import draw
 from curriculum.results import Metric, StudyResult
 from curriculum.tokenization.packing import TokenBlocks
-from curriculum.transformer.model import MiniTransformer, leak_probe, load_model
+from curriculum.transformer.model import Transformer, leak_probe, load_model
 from curriculum.transformer.ngram import KneserNey
 from curriculum.transformer.settings import TransformerSettings
 from curriculum.transformer.training import batch_rows
 
 
 @torch.no_grad()
-def block_nats(model: MiniTransformer, blocks: torch.Tensor, batch: int = 32) -> np.ndarray:
+def block_nats(model: Transformer, blocks: torch.Tensor, batch: int = 32) -> np.ndarray:
     """Mean nats a token of each block: float64 [blocks]."""
     losses = []
     for part in blocks.split(batch):
@@ -81,7 +81,7 @@ def _bits(per_example: pd.DataFrame) -> list[Metric]:
     return [*metrics, Metric(name="gain_over_5gram", value=float(gain.mean()), low=low, high=high, n=len(gain), unit="bits/byte")]
 
 
-def _samples(network: MiniTransformer, model: ModelArtifact, settings: TransformerSettings, seed: int) -> pd.DataFrame:
+def _samples(network: Transformer, model: ModelArtifact, settings: TransformerSettings, seed: int) -> pd.DataFrame:
     tokenizer, rows = Tokenizer.from_file(str(model.path / "tokenizer.json")), []
     for prompt in settings.sample_prompts:
         for temperature in (0.0, 0.8):

@@ -18,7 +18,8 @@ from curriculum.artifacts import DirectoryArtifact, ModelArtifact
 from curriculum.checkpoint import load_checkpoint, save_checkpoint
 from curriculum.storage import digest_of
 from curriculum.tokenization.packing import TokenBlocks
-from curriculum.transformer.model import MiniTransformer, ModelConfig, save_model
+from curriculum.transformer.config import ModelConfig
+from curriculum.transformer.model import Transformer, save_model
 from curriculum.transformer.settings import TransformerSettings
 
 
@@ -38,7 +39,7 @@ def batch_rows(step: int, blocks: int, size: int, seed: int) -> np.ndarray:
     return np.array([orders[row // blocks][row % blocks] for row in rows])
 
 
-def make_optimizer(model: MiniTransformer, settings: TransformerSettings) -> torch.optim.AdamW:
+def make_optimizer(model: Transformer, settings: TransformerSettings) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only: decaying a norm's scale shrinks the signal, not the model."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
@@ -46,14 +47,14 @@ def make_optimizer(model: MiniTransformer, settings: TransformerSettings) -> tor
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
 
 
-def next_token_loss(model: MiniTransformer, blocks_BT: Tensor) -> Tensor:
+def next_token_loss(model: Transformer, blocks_BT: Tensor) -> Tensor:
     """Mean cross-entropy in nats of each block's tokens after its first."""
     logits = model(blocks_BT[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), blocks_BT[:, 1:].flatten())
 
 
 def train_step(
-    model: MiniTransformer, optimizer: torch.optim.Optimizer, micro_batches: list[Tensor], step: int, settings: TransformerSettings
+    model: Transformer, optimizer: torch.optim.Optimizer, micro_batches: list[Tensor], step: int, settings: TransformerSettings
 ) -> float:
     """One optimizer step over the mean loss of ``micro_batches``; returns that loss."""
     for group in optimizer.param_groups:
@@ -89,7 +90,7 @@ def train_mini_transformer(
     """Train on the corpus's training blocks; a run that was killed goes on from ``checkpoints`` to the same weights."""
     data = TokenBlocks(corpus.path, "train")
     torch.manual_seed(seed)
-    model = MiniTransformer(model_config(settings, data.vocab_size)).to(device).train()
+    model = Transformer(model_config(settings, data.vocab_size)).to(device).train()
     losses, seconds = fit(model, data.blocks, settings, seed=seed, checkpoints=checkpoints, progress=progress)
     save_model(model.cpu(), out)
     shutil.copy(data.tokenizer_path, out / "tokenizer.json")
@@ -104,7 +105,7 @@ def train_mini_transformer(
 
 
 def fit(
-    model: MiniTransformer, blocks: Tensor, settings: TransformerSettings, *, seed: int, checkpoints: Path, progress: Callable[[str], None]
+    model: Transformer, blocks: Tensor, settings: TransformerSettings, *, seed: int, checkpoints: Path, progress: Callable[[str], None]
 ) -> tuple[list[float], float]:
     """The loop: the loss of every step, and the seconds this process spent (steps before a resume scaled in)."""
     optimizer = make_optimizer(model, settings)

@@ -35,7 +35,8 @@ from curriculum.evaluation.settings import HarnessSettings
 from curriculum.results import Identity
 from curriculum.tokenization.packing import SHARES, build_tokenized_corpus
 from curriculum.tokenization.settings import TokenizationSettings
-from curriculum.transformer.model import MiniTransformer, ModelConfig, save_model
+from curriculum.transformer.config import ModelConfig
+from curriculum.transformer.model import Transformer, save_model
 
 torch.set_num_threads(1)
 NAMES = "median variance copy parse encode decode split join merge filter sort shuffle".split()
@@ -63,7 +64,7 @@ def mini(corpus, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mini")
     torch.manual_seed(0)
     vocabulary = Tokenizer.from_file(str(corpus.path / "tokenizer.json")).get_vocab_size()
-    save_model(MiniTransformer(ModelConfig(vocabulary, layers=1, width=32, heads=2, kv_heads=1, hidden=64)), folder)
+    save_model(Transformer(ModelConfig(vocabulary, layers=1, width=32, heads=2, kv_heads=1, hidden=64)), folder)
     (folder / "tokenizer.json").write_bytes((corpus.path / "tokenizer.json").read_bytes())
     return folder
 

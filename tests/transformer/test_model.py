@@ -10,30 +10,34 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum.transformer import model as subject
-from curriculum.transformer.model import MiniTransformer, ModelConfig, leak_probe, load_model, save_model
+from curriculum.transformer import blocks
+from curriculum.transformer.config import ModelConfig
+from curriculum.transformer.model import Transformer, leak_probe, load_model, save_model
 from curriculum.transformer.ngram import KneserNey
+from curriculum.transformer.positions import rope_angles, rotate
 
 torch.set_num_threads(1)
 CONFIG = ModelConfig(vocab_size=61, layers=2, width=32, heads=4, kv_heads=2, hidden=48)
 
 
-def tiny(seed: int = 0) -> MiniTransformer:
+def tiny(seed: int = 0) -> Transformer:
     torch.manual_seed(seed)
-    return MiniTransformer(CONFIG).eval()
+    return Transformer(CONFIG).eval()
 
 
-def llama_weights(model: MiniTransformer) -> dict[str, torch.Tensor]:
+def llama_weights(model: Transformer) -> dict[str, torch.Tensor]:
     """Our weights under the names transformers gives them."""
     names = {
-        "attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm", "attention.q": "self_attn.q_proj",
-        "attention.k": "self_attn.k_proj", "attention.v": "self_attn.v_proj", "attention.out": "self_attn.o_proj",
-        "feed_forward.gate": "mlp.gate_proj", "feed_forward.up": "mlp.up_proj", "feed_forward.down": "mlp.down_proj",
+        "attention_norm": ["input_layernorm"], "feed_forward_norm": ["post_attention_layernorm"], "attention.out": ["self_attn.o_proj"],
+        "attention.qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        "feed_forward.up": ["mlp.gate_proj", "mlp.up_proj"], "feed_forward.down": ["mlp.down_proj"],
     }
-    weights = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.norm.weight}
-    for number, block in enumerate(model.blocks):
+    weights = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.decoder.norm.weight}
+    for number, block in enumerate(model.decoder.blocks):
         for name, value in block.named_parameters():
-            weights[f"model.layers.{number}.{names[name.removesuffix('.weight')]}.weight"] = value
+            theirs = names[name.removesuffix(".weight")]
+            parts = value.split([32, 16, 16]) if len(theirs) == 3 else value.chunk(len(theirs))
+            weights |= {f"model.layers.{number}.{their}.weight": part for their, part in zip(theirs, parts, strict=True)}
     return {name: value.detach() for name, value in weights.items()} | {"lm_head.weight": model.embedding.weight.detach()}
 
 
@@ -41,7 +45,7 @@ def test_logits_equal_transformers_llama_from_the_same_weights() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     ours = tiny()
-    for norm in [m for m in ours.modules() if isinstance(m, subject.RMSNorm)]:
+    for norm in [m for m in ours.modules() if isinstance(m, blocks.RMSNorm)]:
         torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
     shape = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     llama = LlamaForCausalLM(LlamaConfig(**shape, num_key_value_heads=2, rms_norm_eps=1e-5, tie_word_embeddings=True)).eval()
@@ -73,18 +77,18 @@ def test_greedy_generation_follows_the_whole_sequences_argmax() -> None:
 def test_the_probe_is_zero_for_a_causal_model_and_sees_a_broken_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     assert leak_probe(model, 61) <= 1e-5
-    monkeypatch.setattr(subject, "fused_attention", lambda q, k, v, mask=None, causal=False: real(q, k, v))
+    monkeypatch.setattr(blocks, "fused_attention", lambda q, k, v, mask=None, causal=False, dropout=0.0: real(q, k, v))
     assert leak_probe(model, 61) > 1e-3
 
 
-real = subject.fused_attention
+real = blocks.fused_attention
 
 
 def test_rotary_scores_depend_on_the_distance_alone() -> None:
     q, k = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
 
     def score(at: int, to: int) -> float:
-        turned = [subject.rotate(x, *subject.rope_angles(torch.tensor([p]), 16, 10_000.0)) for x, p in ((q, at), (k, to))]
+        turned = [rotate(x, *rope_angles(torch.tensor([p]), 16, 10_000.0)) for x, p in ((q, at), (k, to))]
         return float((turned[0] * turned[1]).sum())
 
     assert score(7, 3) == pytest.approx(score(107, 103), abs=1e-4)

@@ -21,7 +21,8 @@ from curriculum.artifacts import DirectoryArtifact
 from curriculum.corpora.documents import document, documents_table
 from curriculum.tokenization.packing import TokenBlocks, build_tokenized_corpus
 from curriculum.tokenization.settings import TokenizationSettings
-from curriculum.transformer.model import MiniTransformer, ModelConfig
+from curriculum.transformer.config import ModelConfig
+from curriculum.transformer.model import Transformer
 from curriculum.transformer.report import mini_transformer_report
 from curriculum.transformer.settings import TransformerSettings
 from curriculum.transformer.training import (
@@ -113,7 +114,7 @@ def test_accumulated_gradients_equal_the_big_batchs() -> None:
     weights = []
     for micro in ([blocks], [blocks[:4], blocks[4:]]):
         torch.manual_seed(0)
-        model = MiniTransformer(ModelConfig(50, 1, 16, 2, 1, 32)).double()
+        model = Transformer(ModelConfig(50, 1, 16, 2, 1, 32)).double()
         train_step(model, make_optimizer(model, TINY), micro, 0, TINY)
         weights.append(torch.cat([p.flatten() for p in model.parameters()]))
     torch.testing.assert_close(*weights, atol=1e-9, rtol=0)
@@ -134,7 +135,7 @@ def test_the_schedule_warms_up_and_ends_at_its_minimum() -> None:
 
 
 def test_norms_are_not_decayed() -> None:
-    model = MiniTransformer(ModelConfig(50, 1, 16, 2, 1, 32))
+    model = Transformer(ModelConfig(50, 1, 16, 2, 1, 32))
     groups = make_optimizer(model, TINY).param_groups
     assert {p.dim() for p in groups[1]["params"]} == {1} and groups[1]["weight_decay"] == 0.0
     assert float(next_token_loss(model, torch.zeros(2, 5, dtype=torch.long))) > 0
@@ -157,7 +158,7 @@ def test_a_leaking_mask_turns_its_check_red(
     from assets.lineage import lineage_asset
     from curriculum.profile import load_profile
     from curriculum.syllabus import load_syllabus
-    from curriculum.transformer import model as subject
+    from curriculum.transformer import blocks as subject
     from pipelines.guardrails import bar_checks
     from resources.build import build_resources
 
@@ -172,7 +173,7 @@ def test_a_leaking_mask_turns_its_check_red(
     assert checks
     assert dg.materialize([report, *checks], resources=build_resources("starter", tmp_path, journal=False)).success
     real = subject.fused_attention
-    monkeypatch.setattr(subject, "fused_attention", lambda q, k, v, mask=None, causal=False: real(q, k, v))
+    monkeypatch.setattr(subject, "fused_attention", lambda q, k, v, mask=None, causal=False, dropout=0.0: real(q, k, v))
     fresh = build_resources("starter", tmp_path, journal=False, fresh=True)
     result = dg.materialize([report, *checks], resources=fresh, raise_on_error=False)
     red = [e.check_name for e in result.get_asset_check_evaluations() if not e.passed]
