@@ -1,6 +1,6 @@
-"""Race: one optimizer step of the mini-Transformer against transformers' Llama of the same shape, in turns in one process.
+"""Race: one optimizer step of the mini-Transformer against transformers' Llama and GPT-2 of the same shape, in turns in one process.
 
-python benchmarks/train_step.py [--steps 12] [--threads 0]
+python benchmarks/train_step.py [--steps 20] [--threads 1] [--vocabulary 4096] [--compile]
 """
 
 from __future__ import annotations
@@ -15,66 +15,97 @@ import torch
 import torch.nn.functional as F
 
 from curriculum.hardware import describe_hardware, matmul_peak_flops, use_threads
+from curriculum.transformer.config import ModelConfig
 from curriculum.transformer.model import Transformer
 from curriculum.transformer.settings import TransformerSettings
-from curriculum.transformer.training import make_optimizer, model_config, train_step
+from curriculum.transformer.training import make_optimizer, train_step
 
-VOCABULARY, LENGTH = 4096, 128
-
-
-def peer(settings: TransformerSettings) -> torch.nn.Module:
-    """transformers' Llama of the same shape, with its fused attention."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shape = {"hidden_size": settings.width, "intermediate_size": settings.hidden, "num_hidden_layers": settings.layers}
-    heads = {"num_attention_heads": settings.heads, "num_key_value_heads": settings.kv_heads}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, tie_word_embeddings=True, **shape, **heads)).train()
+BATCH, LENGTH, LAYERS, HEADS, WIDTH = 12, 64, 4, 4, 128
+SETTINGS = TransformerSettings()
+Step = Callable[[torch.Tensor], object]
 
 
-def peer_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, blocks: torch.Tensor, settings: TransformerSettings) -> None:
-    """The same step as ours: loss, backward, clipping, AdamW."""
-    optimizer.zero_grad(set_to_none=True)
-    logits = model(input_ids=blocks[:, :-1], use_cache=False).logits
-    F.cross_entropy(logits.flatten(0, 1), blocks[:, 1:].flatten()).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    optimizer.step()
-
-
-def race(steps: int) -> dict[str, float]:
-    """Median seconds a step of each, taken in turns so that both see the same machine; the first step of each is left out."""
-    settings = TransformerSettings()
-    torch.manual_seed(0)
-    ours, theirs = Transformer(model_config(settings, VOCABULARY)).train(), peer(settings)
-    optimizers = make_optimizer(ours, settings), torch.optim.AdamW(theirs.parameters(), lr=1e-3)
-    blocks = torch.randint(VOCABULARY, (settings.batch_size, LENGTH + 1))
-    runs: dict[str, Callable[[], object]] = {
-        "ours": lambda: train_step(ours, optimizers[0], [blocks], 0, settings),
-        "transformers": lambda: peer_step(theirs, optimizers[1], blocks, settings),
+def shapes(vocabulary: int) -> dict[str, ModelConfig]:
+    """Ours, one configuration a peer."""
+    gpt2 = {"norm": "layer", "activation": "gelu_tanh", "position": "learned", "max_positions": LENGTH, "biases": True}
+    return {
+        "llama": ModelConfig(vocabulary, LAYERS, WIDTH, HEADS, HEADS, SETTINGS.hidden),
+        "gpt2": ModelConfig(vocabulary, LAYERS, WIDTH, HEADS, HEADS, 4 * WIDTH, **gpt2),
     }
+
+
+def peers(vocabulary: int) -> dict[str, torch.nn.Module]:
+    """transformers' modules of the same shapes, with their fused attention and without dropout."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    llama = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=SETTINGS.hidden, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        num_key_value_heads=HEADS, tie_word_embeddings=True,
+    )
+    gpt2 = GPT2Config(
+        vocab_size=vocabulary, n_positions=LENGTH, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, bos_token_id=0, eos_token_id=0,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    return {"llama": LlamaForCausalLM(llama).train(), "gpt2": GPT2LMHeadModel(gpt2).train()}
+
+
+def our_step(config: ModelConfig, *, compiled: bool) -> Step:
+    """The training loop's own step."""
+    model = Transformer(config).train()
+    optimizer = make_optimizer(model, SETTINGS)
+    if compiled:
+        model.compile()
+    return lambda blocks: train_step(model, optimizer, [blocks], 0, SETTINGS)
+
+
+def peer_step(model: torch.nn.Module) -> Step:
+    """The same step as ours, as their users write it: loss, backward, clipping, AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+    def step(blocks: torch.Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(input_ids=blocks[:, :-1], use_cache=False).logits
+        F.cross_entropy(logits.flatten(0, 1), blocks[:, 1:].flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.clip_norm)
+        optimizer.step()
+
+    return step
+
+
+def race(steps: int, vocabulary: int, *, compiled: bool) -> dict[str, float]:
+    """Median milliseconds a step of each, taken in turns so that all see the same machine; the first two steps are left out."""
+    torch.manual_seed(0)
+    configs = shapes(vocabulary)
+    runs = {f"ours_{name}": our_step(config, compiled=compiled) for name, config in configs.items()}
+    runs |= {f"transformers_{name}": peer_step(model) for name, model in peers(vocabulary).items()}
+    blocks = torch.randint(vocabulary, (BATCH, LENGTH + 1))
     spent: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(steps + 1):
+    for _ in range(steps + 2):
         for name, run in runs.items():
             begun = time.perf_counter()
-            run()
-            spent[name].append(time.perf_counter() - begun)
-    seconds = {name: median(values[1:]) for name, values in spent.items()}
-    tokens = settings.batch_size * LENGTH
-    flops = ours.config.train_flops_per_token(LENGTH) * tokens
-    return {
-        **{f"{name}_ms": 1000 * value for name, value in seconds.items()},
-        "ratio": seconds["transformers"] / seconds["ours"],
-        "tokens_per_second": tokens / seconds["ours"],
-        "matmul_peak_share": flops / seconds["ours"] / matmul_peak_flops(),
-    }
+            run(blocks)
+            spent[name].append(1000 * (time.perf_counter() - begun))
+    times = {f"{name}_ms": median(values[2:]) for name, values in spent.items()}
+    peak = matmul_peak_flops()
+    for name, config in configs.items():
+        floor = config.train_flops_per_token(LENGTH) * BATCH * LENGTH / peak * 1000
+        times[f"{name}_ratio"] = times[f"ours_{name}_ms"] / times[f"transformers_{name}_ms"]
+        times[f"{name}_matmul_peak_share"] = floor / times[f"ours_{name}_ms"]
+        times[f"{name}_ratio_if_only_matmul"] = floor / times[f"transformers_{name}_ms"]
+    fastest = min(times["transformers_llama_ms"], times["transformers_gpt2_ms"])
+    return {**times, "ratio_to_the_faster_peer": times["ours_llama_ms"] / fastest, "matmul_peak_gflops": peak / 1e9}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=0, help="0: one a core")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1, help="0: one a core")
+    parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--compile", action="store_true", help="ours through torch.compile (needs a C++ compiler)")
     asked = parser.parse_args()
     threads = use_threads(asked.threads)
-    print(json.dumps({"hardware": describe_hardware("cpu"), "threads": threads, **race(asked.steps)}, indent=1))
+    found = race(asked.steps, asked.vocabulary, compiled=asked.compile)
+    print(json.dumps({"hardware": describe_hardware("cpu"), "threads": threads, **found}, indent=1))
 
 
 if __name__ == "__main__":

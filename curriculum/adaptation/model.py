@@ -13,9 +13,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from curriculum.adaptation.losses import chunked_cross_entropy, token_losses
 from curriculum.adaptation.settings import AdapterSettings
 from curriculum.errors import UserError
+from curriculum.losses import chunked_cross_entropy, token_losses
 from curriculum.results import Identity
 
 BASE_FILE = "base.json"

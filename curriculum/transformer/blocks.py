@@ -125,8 +125,8 @@ class Attention(nn.Module):
         heads, groups, size = self.config.heads, self.config.kv_heads, self.config.head_dim
         batch, length, _ = x_BTC.shape
         qkv = self.qkv(x_BTC).view(batch, length, heads + 2 * groups, size).transpose(1, 2)
-        turned, v = self._turn(qkv[:, : heads + groups], reading), qkv[:, heads + groups :]
-        q, k = turned[:, :heads], turned[:, heads:]
+        qk, v = qkv.split((heads + groups, groups), dim=1)  # splitting, unlike slicing, needs no zeros in the backward pass
+        q, k = self._turn(qk, reading).split((heads, groups), dim=1)
         if past is not None:
             k, v = torch.cat((past.keys, k), dim=2), torch.cat((past.values, v), dim=2)
         mask = reading.mask(self.kind, k.shape[2], x_BTC.device)
@@ -147,12 +147,14 @@ class Attention(nn.Module):
         assert self.kv is not None, "only attention across reads a memory"
         batch, length, _ = memory_BSC.shape
         kv = self.kv(memory_BSC).view(batch, length, 2 * self.config.kv_heads, -1).transpose(1, 2)
-        return kv[:, : self.config.kv_heads], kv[:, self.config.kv_heads :]
+        keys, values = kv.split(self.config.kv_heads, dim=1)
+        return keys, values
 
     def _turn(self, qk: Tensor, reading: Reading) -> Tensor:
         """Queries and keys together [B, H + G, T, D] with their norms and rotation."""
         if self.q_norm is not None and self.k_norm is not None:
-            qk = torch.cat((self.q_norm(qk[:, : self.config.heads]), self.k_norm(qk[:, self.config.heads :])), dim=1)
+            q, k = qk.split((self.config.heads, self.config.kv_heads), dim=1)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         if reading.rotary is not None and self.kind != "nope":
             qk = rotate(qk, *reading.rotary)
             if self.config.qk_norm == "l2":

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from curriculum.losses import chunked_cross_entropy
 from curriculum.transformer.blocks import Block, LayerCache, LayerNorm, Reading, make_norm
 from curriculum.transformer.config import ModelConfig
 from curriculum.transformer.positions import Rotary, ScoreBias, sinusoids
@@ -136,6 +137,14 @@ class Transformer(nn.Module):
         if self.config.output_scale != 1.0:
             x_BTC = x_BTC * self.config.output_scale
         return F.linear(x_BTC, self.embedding.weight if self.config.tied else self.output.weight, bias)
+
+    def loss(self, x_BTC: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean cross-entropy in nats of a stack's output at ``targets_BT`` (-100: not counted), without the logits of the whole batch."""
+        if self.config.head_transform:
+            return F.cross_entropy(self.logits(x_BTC).flatten(0, 1), targets_BT.flatten())
+        weight = self.embedding.weight if self.config.tied else self.output.weight
+        hidden = x_BTC if self.config.output_scale == 1.0 else x_BTC * self.config.output_scale
+        return chunked_cross_entropy(hidden.flatten(0, 1), weight, targets_BT.flatten(), chunk=256)
 
     def _embed(self, ids_BT: Tensor, begin: int, segments_BT: Tensor | None) -> Tensor:
         x, config = self.embedding(ids_BT), self.config

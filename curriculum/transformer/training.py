@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum.artifacts import DirectoryArtifact, ModelArtifact
@@ -44,13 +43,13 @@ def make_optimizer(model: Transformer, settings: TransformerSettings) -> torch.o
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
 def next_token_loss(model: Transformer, blocks_BT: Tensor) -> Tensor:
     """Mean cross-entropy in nats of each block's tokens after its first."""
-    logits = model(blocks_BT[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1), blocks_BT[:, 1:].flatten())
+    hidden, _ = model.decode(blocks_BT[:, :-1])
+    return model.loss(hidden, blocks_BT[:, 1:])
 
 
 def train_step(

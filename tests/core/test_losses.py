@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum.adaptation.losses import chunked_cross_entropy, token_losses
+from curriculum.losses import chunked_cross_entropy, token_losses
 
 torch.set_num_threads(1)
 
