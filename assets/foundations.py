@@ -1,4 +1,4 @@
-"""Foundations: attention measured, a Transformer written and trained from scratch, and the arithmetic of published shapes."""
+"""Foundations: attention measured, a Transformer trained from scratch, published shapes counted, other models' weights read in."""
 
 from __future__ import annotations
 
@@ -43,3 +43,13 @@ def shape_arithmetic(lab: Lab) -> StudyResult:
     from curriculum.transformer.shape_study import shape_study
 
     return shape_study(progress=lab.progress)
+
+
+@lineage_asset(group="foundations", kinds={"torch", "huggingface"}, settings="bridges", topics=("bert", "gpt", "t5", "llama", "mistral"))
+def weight_bridges(lab: Lab) -> StudyResult:
+    """Weights of transformers' BERT, GPT-2, T5, Llama, Llama 4, Mistral, Mixtral, Gemma and Qwen in our blocks: outputs, padded and cached."""
+    from curriculum.transformer.bridge_study import bridge_study
+
+    encoder, decoder = lab.settings.encoder, lab.settings.decoder
+    identities = [lab.identity(encoder, "encoder"), lab.identity(decoder, "model")]
+    return bridge_study(lab.model(encoder), lab.model(decoder), seed=lab.seed, identities=identities, progress=lab.progress)

@@ -16,6 +16,7 @@ def report_card(
     lab: Lab,
     notes_study: StudyResult,
     shape_arithmetic: StudyResult,
+    weight_bridges: StudyResult,
     attention_study: StudyResult,
     tokenizers_study: StudyResult,
     mini_transformer_report: StudyResult,

@@ -22,7 +22,7 @@ from curriculum.reranking.settings import RerankerSettings
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.syllabus import Bar
 from curriculum.tokenization.settings import TokenizationSettings
-from curriculum.transformer.settings import TransformerSettings
+from curriculum.transformer.settings import BridgeSettings, TransformerSettings
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -50,6 +50,7 @@ class Profile(BaseModel):
     corpora: CorporaSettings = CorporaSettings()
     tokenization: TokenizationSettings = TokenizationSettings()
     transformer: TransformerSettings = TransformerSettings()
+    bridges: BridgeSettings = BridgeSettings()
     reader: ReaderSettings = ReaderSettings()
     adapter: AdapterSettings = AdapterSettings()
     harness: HarnessSettings = HarnessSettings()

@@ -1,4 +1,4 @@
-"""Shapes and budgets of the attention study and of the mini-Transformer."""
+"""Shapes and budgets of the attention study and of the mini-Transformer, and the checkpoints of the weight bridges."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ class AttentionStudySettings(BaseModel):
     head_dim: int = 64
     tile: int = Field(128, gt=0, description="queries and keys a tile")
     repeats: int = Field(3, gt=0)
+
+
+class BridgeSettings(BaseModel):
+    """The real checkpoints whose weights are read into our blocks, beside a random model of every family."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: str = Field("packaged:minilm", description="source of a BERT-family encoder")
+    decoder: str = Field("packaged:smollm2", description="source of a Llama-family language model; it is held in float32 twice")
 
 
 class TransformerSettings(BaseModel):
