@@ -60,7 +60,9 @@ class Reading:
             return None
         query = torch.arange(self.begin, self.end, device=device)
         key = torch.arange(self.end - keys, self.end, device=device)
-        seen = visible(query, key, kind, self.window, causal=self.causal)[None, None]
+        first_B = self.mask_BS.int().argmax(1) if self.mask_BS is not None and kind == "chunk" else query.new_zeros(1)
+        # a row's chunks begin at its first token, so that padding on the left does not move their borders
+        seen = visible(query - first_B[:, None], key - first_B[:, None], kind, self.window, causal=self.causal)[:, None]
         if self.mask_BS is not None:
             seen = seen & self.mask_BS[:, None, None, -keys:]
         if self.bias is None:
@@ -69,13 +71,14 @@ class Reading:
 
 
 def visible(query_T: Tensor, key_S: Tensor, kind: str, window: int, *, causal: bool) -> Tensor:
-    """bool [T, S]: which positions each query sees under an attention kind."""
-    distance = query_T[:, None] - key_S[None, :]
+    """bool [..., T, S]: which of the positions ``key_S`` [..., S] each query at ``query_T`` [..., T] sees under an attention kind."""
+    query, key = query_T[..., :, None], key_S[..., None, :]
+    distance = query - key
     seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     if kind == "window":
         seen = seen & (distance.abs() < window)
     if kind == "chunk":
-        seen = seen & (query_T[:, None] // window == key_S[None, :] // window)
+        seen = seen & (query // window == key // window)
     return seen
 
 

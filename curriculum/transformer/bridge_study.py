@@ -50,8 +50,7 @@ REMARKS = [
     "Cached: our model reads pieces of 7, 1, 1, 1, 3 tokens and the rest, against transformers' whole pass; both cached: against its own "
     "cached pass in the same pieces. Toys are random, with windows, chunks and trained lengths shorter than the input of 40 tokens (T5's "
     "source has 140, beyond its farthest bucket).",
-    "Positions count padding on the left, in both models: transformers' forward does so unless it is given position_ids. Llama 4 is not "
-    "padded on the left: transformers begins its chunks at the first token of each row, our model at the first place.",
+    "Positions count padding on the left, in both models: transformers' forward does so unless it is given position_ids.",
     "The controls keep the weights and change one field of our configuration; error_over_tolerance says by how much the plain comparison "
     "then fails. BERT's pooler is left out of the bridge, by name.",
 ]
@@ -85,7 +84,7 @@ def bridge_study(encoder: Path, decoder: Path, *, seed: int, identities: list[Id
 
 def _batches(name: str, folder: Path, seed: int) -> dict[str, Batch]:
     """What is read, by the side that is padded (none of it: "")."""
-    sides = ["", "right"] + ([] if name == "llama4" else ["left"])
+    sides = ("", "right", "left")
     if name in TOYS:
         source = 140 if name.startswith("t5") else 0
         return {side: random_batch(VOCABULARY, source=source, padded=side, seed=seed) for side in sides}
@@ -110,7 +109,7 @@ def _rows(name: str, theirs: nn.Module, ours: Transformer, batches: dict[str, Ba
     encoder = ours.config.stack == "encoder"
     rows = []
     for condition in CONDITIONS:
-        if condition.padded not in batches or (encoder and condition.ours_cached):
+        if encoder and condition.ours_cached:
             continue
         error = largest_difference(theirs, ours, batches[condition.padded], condition)
         rows.append({

@@ -117,9 +117,9 @@ def test_norms_equal_torchs(eps: float) -> None:
                 norm.weight.copy_(gain)
                 if getattr(norm, "bias", None) is not None:
                     norm.bias.copy_(shift)
-        torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
-        theirs.eps = eps + 1e-3
-        assert float((ours(x) - theirs(x)).abs().max()) > 1e-4
+            torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
+            theirs.eps = eps + 1e-3
+            assert float((ours(x) - theirs(x)).abs().max()) > 1e-4
 
 
 @given(tokens=st.integers(1, 30), experts=st.integers(2, 9), kept=st.integers(1, 2), layers=st.integers(1, 3), seed=st.integers(0, 99))
