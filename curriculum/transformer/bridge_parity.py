@@ -101,7 +101,7 @@ def _encoder_difference(theirs: nn.Module, ours: Transformer, batch: Batch) -> f
     errors = [_largest(mine - yours, batch.mask_BT) for mine, yours in zip(states, reference.hidden_states, strict=True)]
     if ours.config.head_transform:
         errors.append(_largest(ours.logits(last) - reference.logits, batch.mask_BT))
-    return max(errors)
+    return float(torch.tensor(errors).max())  # unlike Python's max, keeps a NaN
 
 
 def _ours_whole(ours: Transformer, batch: Batch) -> Tensor:

@@ -72,9 +72,10 @@ def bridge_study(encoder: Path, decoder: Path, *, seed: int, identities: list[Id
         progress(f"{name}: at most {max(row['max_abs_error'] for row in rows if row['family'] == name):.2g}")
     table = pd.DataFrame(rows)
     for name, part in table.groupby("family", sort=False):
-        metrics.append(Metric(name=f"max_abs_error__{name}", value=float(part["max_abs_error"].max()), n=len(part), higher_is_better=False))
+        worst = float(part["max_abs_error"].max(skipna=False))
+        metrics.append(Metric(name=f"max_abs_error__{name}", value=worst, n=len(part), higher_is_better=False))
     wrong = pd.DataFrame(controls)
-    metrics.append(Metric(name="weakest_control", value=float(wrong["error_over_tolerance"].min()), n=len(wrong)))
+    metrics.append(Metric(name="weakest_control", value=float(wrong["error_over_tolerance"].min(skipna=False)), n=len(wrong)))
     scores = pd.DataFrame({"example_id": table["family"] + ": " + table["condition"], "max_abs_error": table["max_abs_error"]})
     return StudyResult(
         study="weight_bridges", metrics=metrics, identities=identities, seeds=[seed], remarks=REMARKS, per_example=scores,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,15 @@ def test_bert_without_a_head_drops_its_pooler_and_keeps_every_layer() -> None:
     ours = bridge(theirs)
     assert not ours.config.head_transform and not any("pool" in name for name in ours.state_dict())
     assert largest_difference(theirs, ours, random_batch(VOCABULARY, padded="right"), PLAIN) <= TOLERANCE
+
+
+def test_a_nan_in_one_layer_is_no_small_difference() -> None:
+    for name, place in (("bert", "encoder.blocks.1.feed_forward.down.bias"), ("llama", "decoder.norm.weight")):
+        theirs, batch = toy(name), random_batch(VOCABULARY)
+        ours = bridge(theirs)
+        with torch.no_grad():
+            ours.get_parameter(place)[0] = torch.nan
+        assert math.isnan(largest_difference(theirs, ours, batch, PLAIN)), name
 
 
 def test_pieces_cover_a_batch_and_padding_lies_on_its_side() -> None:
