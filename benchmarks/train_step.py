@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from curriculum.hardware import describe_hardware, matmul_peak_flops, use_threads
 from curriculum.transformer.model import Transformer
+from curriculum.transformer.objectives import NextToken
 from curriculum.transformer.settings import TransformerSettings
 from curriculum.transformer.training import make_optimizer, model_config, train_step
 
@@ -48,7 +49,7 @@ def race(steps: int) -> dict[str, float]:
     optimizers = make_optimizer(ours, settings), torch.optim.AdamW(theirs.parameters(), lr=1e-3)
     blocks = torch.randint(VOCABULARY, (settings.batch_size, LENGTH + 1))
     runs: dict[str, Callable[[], object]] = {
-        "ours": lambda: train_step(ours, optimizers[0], [blocks], 0, settings),
+        "ours": lambda: train_step(ours, optimizers[0], [NextToken().batch(blocks)], 0, settings),
         "transformers": lambda: peer_step(theirs, optimizers[1], blocks, settings),
     }
     spent: dict[str, list[float]] = {name: [] for name in runs}
