@@ -11,9 +11,9 @@ import time
 from statistics import median
 
 import torch
-from curriculum.transformer.bridges import bridge
 
 from curriculum.hardware import describe_hardware, use_threads
+from curriculum.transformer.bridges import bridge
 
 VOCABULARY, PROMPT = 4096, 16
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from curriculum.hardware import describe_hardware, matmul_peak_flops, use_threads
 from curriculum.transformer.config import ModelConfig
 from curriculum.transformer.model import Transformer
+from curriculum.transformer.objectives import NextToken
 from curriculum.transformer.settings import TransformerSettings
 from curriculum.transformer.training import make_optimizer, train_step
 
@@ -55,7 +56,7 @@ def our_step(config: ModelConfig, *, compiled: bool) -> Step:
     optimizer = make_optimizer(model, SETTINGS)
     if compiled:
         model.compile()
-    return lambda blocks: train_step(model, optimizer, [blocks], 0, SETTINGS)
+    return lambda blocks: train_step(model, optimizer, [NextToken().batch(blocks)], 0, SETTINGS)
 
 
 def peer_step(model: torch.nn.Module) -> Step:

@@ -15,10 +15,11 @@ _FILE = "checkpoint.safetensors"
 
 
 def save_checkpoint(
-    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, step: int, losses: list[float], run: str
+    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, step: int, losses: list[Any], run: str
 ) -> None:
     """Write weights, optimiser moments, random state, ``step`` and ``losses`` to one file; a kill leaves the last good one.
 
+    ``losses``: a step each, a number or a list of what is kept of it (JSON).
     ``run`` names the training run (a hash of its data and settings): only the same run may resume from the file.
     """
     tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -40,7 +41,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, run: str
-) -> tuple[int, list[float]] | None:
+) -> tuple[int, list[Any]] | None:
     """Restore what :func:`save_checkpoint` wrote; returns ``(step, losses)``, or None when there is nothing of this run."""
     path = directory / _FILE
     if not path.exists():

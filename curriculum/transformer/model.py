@@ -95,11 +95,19 @@ class Transformer(nn.Module):
         segments_BT: Tensor | None = None, routes: list[Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
         """Logits [B, T, vocabulary]. Masks are False at padding. ``routes`` collects the routers' logits, [tokens, experts] a layer."""
+        return self.logits(
+            self.hidden(ids_BT, mask_BT=mask_BT, source_BS=source_BS, source_mask_BS=source_mask_BS, segments_BT=segments_BT, routes=routes)
+        )
+
+    def hidden(
+        self, ids_BT: Tensor, *, mask_BT: Tensor | None = None, source_BS: Tensor | None = None, source_mask_BS: Tensor | None = None,
+        segments_BT: Tensor | None = None, routes: list[Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """What the output layer reads, [B, T, C], of the same arguments."""
         if self.config.stack == "encoder":
-            return self.logits(self.encode(ids_BT, mask_BT, segments_BT, routes=routes))
+            return self.encode(ids_BT, mask_BT, segments_BT, routes=routes)
         memory = None if source_BS is None else self.encode(source_BS, source_mask_BS, routes=routes)
-        x, _ = self.decode(ids_BT, mask_BT=mask_BT, memory=memory, memory_mask=source_mask_BS, routes=routes)
-        return self.logits(x)
+        return self.decode(ids_BT, mask_BT=mask_BT, memory=memory, memory_mask=source_mask_BS, routes=routes)[0]
 
     def encode(
         self, ids_BS: Tensor, mask_BS: Tensor | None = None, segments_BS: Tensor | None = None, *, routes: list[Tensor] | None = None

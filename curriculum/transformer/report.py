@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from curriculum.artifacts import DirectoryArtifact, ModelArtifact
@@ -20,18 +19,9 @@ from curriculum.results import Metric, StudyResult
 from curriculum.tokenization.packing import TokenBlocks
 from curriculum.transformer.model import Transformer, leak_probe, load_model
 from curriculum.transformer.ngram import KneserNey
+from curriculum.transformer.objectives import block_nats
 from curriculum.transformer.settings import TransformerSettings
 from curriculum.transformer.training import batch_rows
-
-
-@torch.no_grad()
-def block_nats(model: Transformer, blocks: torch.Tensor, batch: int = 32) -> np.ndarray:
-    """Mean nats a token of each block: float64 [blocks]."""
-    losses = []
-    for part in blocks.split(batch):
-        nats = F.cross_entropy(model(part[:, :-1]).transpose(1, 2), part[:, 1:], reduction="none")
-        losses.append(nats.double().mean(dim=1))
-    return torch.cat(losses).numpy()
 
 
 def trained_rows(facts: dict[str, Any], settings: TransformerSettings, blocks: int, seed: int) -> np.ndarray:

@@ -26,18 +26,11 @@ class BridgeSettings(BaseModel):
     decoder: str = Field("packaged:smollm2", description="source of a Llama-family language model; it is held in float32 twice")
 
 
-class TransformerSettings(BaseModel):
-    """The mini-Transformer. The defaults are the starter profile's: about two minutes of training on two cores."""
+class TrainingSettings(BaseModel):
+    """The budget of one training run, whatever the model: about two minutes of the mini-Transformer on two cores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    attention: AttentionStudySettings = AttentionStudySettings()
-    layers: int = Field(4, gt=0)
-    width: int = Field(128, gt=0)
-    heads: int = Field(4, gt=0)
-    kv_heads: int = Field(2, gt=0)
-    hidden: int = Field(352, gt=0, description="width of the SwiGLU block: 8/3 of the model's, rounded up to 32")
-    rope_theta: float = 10_000.0
     steps: int = Field(400, gt=0)
     batch_size: int = Field(12, gt=0, description="blocks a micro-batch")
     accumulate: int = Field(1, gt=0, description="micro-batches an optimizer step")
@@ -46,7 +39,22 @@ class TransformerSettings(BaseModel):
     warmup_steps: int = 40
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    balance_weight: float = Field(0.01, ge=0, description="of the loss that keeps the load of experts even")
+    z_weight: float = Field(0.001, ge=0, description="of the loss that keeps the router's logits small")
     checkpoint_every: int = Field(50, gt=0)
+    validate_every: int = Field(0, ge=0, description="steps between losses on the validation blocks, where there are any; 0: at the end alone")
+
+
+class TransformerSettings(TrainingSettings):
+    """The mini-Transformer: its shape beside its budget. The defaults are the starter profile's."""
+
+    attention: AttentionStudySettings = AttentionStudySettings()
+    layers: int = Field(4, gt=0)
+    width: int = Field(128, gt=0)
+    heads: int = Field(4, gt=0)
+    kv_heads: int = Field(2, gt=0)
+    hidden: int = Field(352, gt=0, description="width of the SwiGLU block: 8/3 of the model's, rounded up to 32")
+    rope_theta: float = 10_000.0
     sample_prompts: tuple[str, ...] = ("Return the ", "The class ", "Raises ValueError if ")
 
     @model_validator(mode="after")
