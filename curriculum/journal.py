@@ -22,8 +22,7 @@ def _start(uri: str, artifacts: str, name: str, tags: dict[str, str]) -> tuple[A
     """A client and the id of a new run."""
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(uri)  # not set_tracking_uri: it writes MLFLOW_TRACKING_URI, which journal_uri would then obey
     experiment = client.get_experiment_by_name(EXPERIMENT)
     location = Path(artifacts).absolute().as_uri() if artifacts else None
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, location)

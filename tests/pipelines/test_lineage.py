@@ -119,6 +119,17 @@ def test_the_journal_holds_the_study(tmp_path: Path) -> None:
     assert [r.data.metrics["total"] for r in runs] == [1.0] and runs[0].info.status == "FINISHED"
 
 
+def test_two_journals_in_one_process_are_kept_apart(tmp_path: Path) -> None:
+    import mlflow
+
+    for name in ("first", "second"):
+        run(build_resources("starter", tmp_path / name, journal=True))
+    for name in ("first", "second"):
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path / name / 'journal.db'}")
+        experiment = client.get_experiment_by_name("curriculum")
+        assert experiment is not None and len(client.search_runs([experiment.experiment_id])) == 1
+
+
 def test_an_input_that_was_never_made_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="'numbers' has not been materialised") as caught:
         run(build_resources("starter", tmp_path, journal=False), selection=[weights])
