@@ -72,19 +72,30 @@ def notes_study(
     return study_notes(*tables, near_duplicate=lab.settings.leakage_jaccard, seed=lab.seed)
 
 
-@lineage_asset(group="corpora", kinds={"huggingface"}, settings="tokenization", topics=("tokenizers",))
+@lineage_asset(group="corpora", kinds={"babel", "parquet"}, settings="corpora", topics=("tokenizers",))
+def russian_corpus(lab: Lab) -> pd.DataFrame:
+    """Russian text: the messages of JupyterLab's language pack, or the folder that the profile names."""
+    from curriculum.corpora.russian import load_russian
+
+    return load_russian(lab.dataset(lab.settings.russian_source), lab.settings.russian_source)
+
+
+@lineage_asset(group="corpora", kinds={"huggingface"}, settings=("tokenization", "corpora"), topics=("tokenizers",))
 def tokenizers_study(
-    lab: Lab, pydocs_corpus: pd.DataFrame, notes_corpus: pd.DataFrame, notes_questions: pd.DataFrame
+    lab: Lab, pydocs_corpus: pd.DataFrame, notes_corpus: pd.DataFrame, notes_questions: pd.DataFrame, russian_corpus: pd.DataFrame
 ) -> StudyResult:
-    """Byte-level BPE, WordPiece and Unigram trained on each corpus, and measured on what they did not see, Russian too."""
+    """Byte-level BPE, WordPiece and Unigram trained on code documentation, English prose and Russian, and measured on what they did not see."""
     from curriculum.corpora.readers import read_documents
     from curriculum.tokenization.sources import study_texts
     from curriculum.tokenization.study import compare_tokenizers
 
     packaged = lab.settings.source == "packaged:pydocs"
     own = None if packaged else read_documents(lab.dataset(lab.settings.source))
-    corpora, russian = study_texts(pydocs_corpus, notes_corpus, notes_questions, own)
-    return compare_tokenizers(corpora, lab.settings, seed=lab.seed, foreign=russian, progress=lab.progress)
+    corpora, asked = study_texts(pydocs_corpus, notes_corpus, notes_questions, russian_corpus, own)
+    identities = [lab.identity(uri, "corpus") for uri in (lab.profile.corpora.notes, lab.profile.corpora.russian_source)]
+    return compare_tokenizers(
+        corpora, lab.settings, seed=lab.seed, foreign=asked, identities=identities, progress=lab.progress
+    )  # fmt: skip
 
 
 @lineage_asset(

@@ -118,7 +118,9 @@ def dataset_folder(uri: str) -> Path:
         return _hub_snapshot(source, uri, "dataset")
     if source.name == "notes":
         return Path(__file__).resolve().parent.parent / "notes"
-    raise SourceError(f"source '{uri}': no packaged dataset of that name; there is packaged:notes")
+    if source.name == "jupyterlab-ru":
+        return _package_folder("jupyterlab_language_pack_ru_RU", uri)
+    raise SourceError(f"source '{uri}': no packaged dataset of that name; there are packaged:notes and packaged:jupyterlab-ru")
 
 
 def identify(uri: str, folder: Path, role: str) -> Identity:

@@ -19,6 +19,7 @@ class CorporaSettings(BaseModel):
     near_duplicate_jaccard: float = Field(0.9, gt=0, le=1, description="documents this alike (5-word shingles) count as one")
     leakage_jaccard: float = Field(0.8, gt=0, le=1, description="documents this alike stay on one side of a split")
     notes: str = Field("packaged:notes", description="source of the study notes and their questions")
+    russian_source: str = Field("packaged:jupyterlab-ru", description="Russian text that tokenizers are compared on: that, or path:DIR")
     domain_source: str = Field("packaged:pydocs", description="text to tune the adapter on: packaged:pydocs or path:DIR")
     domain_prose_share: float = Field(0.7, ge=0, le=1, description="documents with a smaller share of prose lines are left out")
     domain_train_characters: int = Field(300_000, gt=0)

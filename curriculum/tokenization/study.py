@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from curriculum.errors import DataError
 from curriculum.evaluation.statistics import bootstrap_mean, clopper_pearson
 from curriculum.plots import draw
-from curriculum.results import Metric, StudyResult
+from curriculum.results import Identity, Metric, StudyResult
 from curriculum.tokenization.parity import bounded, encoding_parity, merge_agreement
 from curriculum.tokenization.settings import TokenizationSettings
 from curriculum.tokenization.training import DETERMINISTIC, KINDS, UNKNOWN, train_tokenizer
@@ -27,6 +27,7 @@ _MEASURES = ("bytes_per_token", "fertility", "unknown_rate", "round_trip")
 REMARKS = [
     "Fertility is tokens a word, words parted at white space. Metrics are means over held-out documents of every corpus, at the "
     "largest vocabulary; the table has each corpus and size by itself.",
+    "Bytes per token compare tokenizers on one text, not texts: a Cyrillic letter is two bytes, a Latin one is one.",
     "Case is kept in all three. WordPiece's pre-tokenizer drops white space, so a text comes back only where its gaps are single "
     "spaces. An unknown token swallows its whole word, so where the unknown rate is high, bytes per token flatter.",
     "The library trains WordPiece by pair frequency, as BPE; what is WordPiece's own is the longest-match encoding.",
@@ -71,6 +72,7 @@ def compare_tokenizers(
     *,
     seed: int,
     foreign: dict[str, list[str]] | None = None,
+    identities: list[Identity] | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> StudyResult:
     """Train each kind at each size on 80% of each corpus, and measure it on documents it did not see.
@@ -98,13 +100,36 @@ def compare_tokenizers(
                     for other, texts in unseen.items():
                         there = _summary([measure(tokenizer, text) for text in texts])
                         transfers.append({"trained_on": name, "measured_on": other, "tokenizer": kind, **there})
-    table, per_example = pd.DataFrame(rows), _wide(scores)
+    table, per_example, transfer = pd.DataFrame(rows), _wide(scores), pd.DataFrame(transfers)
+    own = own_training(transfer)
     parities = [merge_agreement(next(iter(splits.values()))[0], settings.study_merges), *encoding_parity(largest)]
     return StudyResult(
-        study="tokenizers_study", metrics=[*_metrics(per_example, table), *parities], settings=settings.model_dump(mode="json"),
-        seeds=[seed], remarks=REMARKS, per_example=per_example, tables={"tokenizers": table, "transfer": pd.DataFrame(transfers)},
-        plots={"bytes_per_token": _compression_plot(table), "transfer": _transfer_plot(pd.DataFrame(transfers))},
+        study="tokenizers_study", metrics=[*_metrics(per_example, table), *_least(own), *parities], settings=settings.model_dump(mode="json"),
+        seeds=[seed], remarks=REMARKS, identities=identities or [], per_example=per_example,
+        tables={"tokenizers": table, "transfer": transfer, "own_training": own},
+        plots={"bytes_per_token": _compression_plot(table), "transfer": _transfer_plot(transfer)},
     )
+
+
+def own_training(transfer: pd.DataFrame) -> pd.DataFrame:
+    """One row a corpus and kind: fertility of the tokenizer trained on that corpus, of the best one trained elsewhere, and their ratio.
+
+    Unknown tokens hide length, so the ratio means most for byte-level BPE, which has none. Empty where there is one corpus.
+    """
+    rows = []
+    for (corpus, kind), found in transfer.groupby(["measured_on", "tokenizer"], sort=False):
+        fertility = found.set_index("trained_on")["fertility"]
+        others = fertility.drop(index=corpus, errors="ignore")
+        if corpus in fertility and len(others):
+            best = {"trained_here": fertility[corpus], "best_trained_elsewhere": others.min(), "trained_on": others.idxmin()}
+            rows.append({"corpus": corpus, "tokenizer": kind, **best, "gain": others.min() / fertility[corpus]})
+    return pd.DataFrame(rows, columns=["corpus", "tokenizer", "trained_here", "best_trained_elsewhere", "trained_on", "gain"])
+
+
+def _least(own: pd.DataFrame) -> list[Metric]:
+    """The smallest gain of BPE over the corpora: at 1 some corpus would be as well served by a tokenizer of another."""
+    gains = own.loc[own["tokenizer"] == "bpe", "gain"]
+    return [Metric(name="own_training_gain__bpe", value=float(gains.min()), n=len(gains))] if len(gains) else []
 
 
 def _split(texts: list[str], settings: TokenizationSettings, seed: int) -> tuple[list[str], list[str]]:

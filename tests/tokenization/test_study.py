@@ -7,12 +7,14 @@ from pydoc_data.topics import topics
 import pandas as pd
 import pytest
 
+from curriculum.corpora.russian import PACKAGED, load_russian
 from curriculum.errors import DataError
 from curriculum.results import StudyResult
+from curriculum.sources import dataset_folder
 from curriculum.tokenization.parity import encoding_parity, merge_agreement, scratch_encoder
 from curriculum.tokenization.settings import TokenizationSettings
 from curriculum.tokenization.sources import study_texts
-from curriculum.tokenization.study import compare_tokenizers, measure
+from curriculum.tokenization.study import compare_tokenizers, measure, own_training
 from curriculum.tokenization.training import DETERMINISTIC, KINDS, Kind, train_tokenizer
 
 PAGES = [paragraph for name in ("assert", "for", "strings", "numbers", "import", "try") for paragraph in topics[name].split("\n\n")]
@@ -56,6 +58,24 @@ def test_tables_and_plots(result: StudyResult) -> None:
     assert transfer["unknown_rate"]["prose", "Russian", "bpe"] == 0 and transfer["round_trip"]["prose", "Russian", "bpe"] == 1
     assert transfer["fertility"]["prose", "prose", "bpe"] < transfer["fertility"]["rules", "prose", "bpe"]
     assert all(png.startswith(b"\x89PNG") and len(png) < 50_000 for png in result.plots.values())
+
+
+def test_training_on_the_own_text_is_held_against_the_best_of_the_others() -> None:
+    found = [("a", "a", 1.5), ("b", "a", 3.0), ("c", "a", 2.0), ("a", "b", 2.0), ("b", "b", 2.5), ("c", "b", 4.0), ("a", "c", 9.0)]
+    transfer = pd.DataFrame([{"trained_on": t, "measured_on": m, "tokenizer": "bpe", "fertility": f} for t, m, f in found])
+    own = own_training(transfer).set_index("corpus")
+    assert own["gain"].to_dict() == {"a": 2.0 / 1.5, "b": 2.0 / 2.5}, "c trained nothing, and a text that others serve better falls below 1"
+    assert own["trained_on"].to_dict() == {"a": "c", "b": "a"}
+    assert own_training(transfer.iloc[:1]).empty
+
+
+def test_a_russian_tokenizer_spends_fewer_tokens_on_russian(result: StudyResult) -> None:
+    russian = load_russian(dataset_folder(PACKAGED), PACKAGED)
+    found = compare_tokenizers({"prose": CORPORA["prose"], "Russian": list(russian["text"])[:300]}, SETTINGS, seed=0)
+    gains = found.tables["own_training"].set_index(["corpus", "tokenizer"])["gain"]
+    assert gains["Russian", "bpe"] > 2 and found.value("own_training_gain__bpe") > 1
+    assert found.value("own_training_gain__bpe") == gains.xs("bpe", level="tokenizer").min()
+    assert result.value("own_training_gain__bpe") > 1
 
 
 def test_a_document_is_counted_by_hand() -> None:
@@ -113,10 +133,12 @@ def test_texts_of_the_study() -> None:
     questions = pd.DataFrame(
         {"kind": ["russian", "answerable"], "question": ["Что?", "What?"], "phrasings": [["Чего?"], ["Which?"]]}
     )
-    corpora, foreign = study_texts(documents, notes, questions)
+    russian = pd.DataFrame({"text": ["Перезапустить ядро"]})
+    corpora, foreign = study_texts(documents, notes, questions, russian)
     assert corpora == {
-        "reference and standard library": ["a", "c"], "library docstrings": ["b"], "study notes": ["long " * 40]
+        "reference and standard library": ["a", "c"], "library docstrings": ["b"], "study notes": ["long " * 40],
+        "Russian interface texts": ["Перезапустить ядро"],
     }
     assert foreign == {"Russian questions": ["Что?", "Чего?"]}
-    own, none = study_texts(documents, notes, questions.iloc[1:], own=pd.DataFrame({"text": ["mine"]}))
+    own, none = study_texts(documents, notes, questions.iloc[1:], russian, own=pd.DataFrame({"text": ["mine"]}))
     assert own["own documents"] == ["mine"] and none == {}
