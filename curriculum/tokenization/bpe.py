@@ -30,12 +30,18 @@ _BYTE = {character: byte for byte, character in _CHARACTER.items()}
 
 def words_of(text: str) -> list[str]:
     """The words of a text, each a string of byte characters. Joined, they are the whole text."""
-    return ["".join(_CHARACTER[byte] for byte in word.encode("utf-8")) for word in _WORD.findall(text)]
+    return [_bytes_of(word) for word in _WORD.findall(text)]
+
+
+def _bytes_of(word: str) -> str:
+    """The bytes of a word, a byte character each."""
+    return "".join([_CHARACTER[byte] for byte in word.encode("utf-8")])
 
 
 def learn_merges(texts: Iterable[str], merges: int, min_frequency: int = 1) -> list[Merge]:
     """The first ``merges`` merges: the commonest adjacent pair each time, among equals the pair of symbols known the longest."""
-    frequency = Counter(word for text in texts for word in words_of(text))
+    found = Counter(word for text in texts for word in _WORD.findall(text))
+    frequency = Counter({_bytes_of(word): count for word, count in found.items()})
     words = {word: list(word) for word in frequency}
     age = {character: number for number, character in enumerate(sorted(_BYTE))}
     return list(itertools.islice(merges_in_order(words, frequency, age, "".join, min_frequency), merges))
@@ -47,10 +53,10 @@ def merges_in_order(
     """Every merge of ``words`` (each with its symbols), one at a time; ``words`` and ``age`` change as they are drawn.
 
     The commonest pair comes first; among equals the pair whose symbols have the lowest ``age``, which a symbol gets when it is
-    first made. ``join`` names what a pair becomes. Only the words that hold the merged pair are counted again, so a merge costs
-    the length of those words and not of the corpus.
+    first made. ``join`` names what a pair becomes. Only the words that hold the merged pair are looked at, and only its neighbours
+    counted again, so a merge costs the length of those words and not of the corpus.
     """
-    counts: Counter[Merge] = Counter()
+    counts: dict[Merge, int] = defaultdict(int)
     holders: dict[Merge, set[str]] = defaultdict(set)
     for word, symbols in words.items():
         for pair in itertools.pairwise(symbols):
@@ -77,20 +83,31 @@ def _entry(pair: Merge, count: int, age: dict[str, int]) -> tuple[int, int, int,
 
 
 def _merge_everywhere(
-    pair: Merge, joined: str, words: dict[str, list[str]], frequency: Counter[str], counts: Counter[Merge],
+    pair: Merge, joined: str, words: dict[str, list[str]], frequency: Counter[str], counts: dict[Merge, int],
     holders: dict[Merge, set[str]],
 ) -> set[Merge]:
-    """Join ``pair`` in every word that holds it; returns the pairs whose counts changed."""
+    """Join ``pair`` in every word that holds it; returns the pairs whose counts changed: the neighbours of what was joined."""
+    first, second = pair
     changed: set[Merge] = set()
     for word in holders.pop(pair):
-        before = words[word]
-        after = words[word] = apply_merge(before, pair, joined)
-        for sign, symbols in ((-1, before), (1, after)):
-            for other in itertools.pairwise(symbols):
-                counts[other] += sign * frequency[word]
-                changed.add(other)
-                if sign > 0:
-                    holders[other].add(word)
+        symbols, times = words[word], frequency[word]
+        after: list[str] = []
+        place, was_joined, last = 0, False, len(symbols) - 1
+        while place <= last:
+            symbol = symbols[place]
+            joins = symbol == first and place < last and symbols[place + 1] == second
+            if after and (joins or was_joined):  # the border between these two symbols is another pair now
+                gone, made = (symbols[place - 1], symbol), (after[-1], joined if joins else symbol)
+                counts[gone] -= times
+                counts[made] += times
+                holders[made].add(word)
+                changed.add(gone)
+                changed.add(made)
+            after.append(joined if joins else symbol)
+            place += 2 if joins else 1
+            was_joined = joins
+        words[word] = after
+    counts[pair] = 0
     return changed
 
 
