@@ -30,6 +30,17 @@ def clopper_pearson_upper(successes: int, n: int, level: float = 0.95) -> float:
     return float(beta.ppf(level, successes + 1, n - successes))
 
 
+def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean of a few independent runs [n]; NaNs for fewer than two."""
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=float)
+    if values.size < 2:
+        return float("nan"), float("nan")
+    half = float(t.ppf((1 + level) / 2, values.size - 1) * values.std(ddof=1) / values.size**0.5)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 def bootstrap_mean(scores: np.ndarray, *, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of ``scores`` [n]; NaNs for an empty array."""
     scores = np.asarray(scores, dtype=float)

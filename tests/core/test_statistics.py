@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
-from curriculum.evaluation.statistics import bootstrap_mean, clopper_pearson, clopper_pearson_upper, paired_bootstrap
+from curriculum.evaluation.statistics import bootstrap_mean, clopper_pearson, clopper_pearson_upper, mean_interval, paired_bootstrap
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -49,3 +49,10 @@ def test_pairing_finds_a_difference_that_marginal_intervals_hide() -> None:
 def test_scores_of_different_examples_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match="one non-empty shape"):
         paired_bootstrap(np.ones(3), np.ones(4))
+
+
+def test_the_interval_of_a_few_runs_is_students() -> None:
+    runs = np.array([1.0, 2.0, 4.0])
+    known = ttest_1samp(runs, 0.0).confidence_interval(0.95)
+    assert mean_interval(runs) == pytest.approx((known.low, known.high))
+    assert all(np.isnan(end) for end in mean_interval(runs[:1])), "one run has no spread"
