@@ -53,3 +53,20 @@ def weight_bridges(lab: Lab) -> StudyResult:
     encoder, decoder = lab.settings.encoder, lab.settings.decoder
     identities = [lab.identity(encoder, "encoder"), lab.identity(decoder, "model")]
     return bridge_study(lab.model(encoder), lab.model(decoder), seed=lab.seed, identities=identities, progress=lab.progress)
+
+
+@lineage_asset(group="foundations", kinds={"torch"}, settings="transformer", topics=("tokenizers",), deep=True)
+def vocabulary_study(lab: Lab, tokenized_corpus: DirectoryArtifact) -> StudyResult:
+    """The vocabulary's size against bits per byte, at equal bytes of training text and of context; parameters and FLOPs a byte too."""
+    from curriculum.transformer.vocabulary_study import vocabulary_study
+
+    return vocabulary_study(tokenized_corpus, lab.settings.vocabulary, seed=lab.seed, checkpoints=lab.checkpoints, progress=lab.progress)
+
+
+@lineage_asset(group="foundations", kinds={"yaml"}, settings="published", topics=("gemini", "gpt", "llama", "mistral", "t5", "bert"))
+def model_families(lab: Lab) -> StudyResult:
+    """Published facts of the families, each with its source, beside the arithmetic of the shapes that are open."""
+    from curriculum.published.facts import load_models
+    from curriculum.published.study import family_study
+
+    return family_study(load_models(lab.dataset(lab.settings.source)), lab.identity(lab.settings.source, "facts"))

@@ -17,6 +17,7 @@ def report_card(
     notes_study: StudyResult,
     shape_arithmetic: StudyResult,
     weight_bridges: StudyResult,
+    model_families: StudyResult,
     attention_study: StudyResult,
     tokenizers_study: StudyResult,
     mini_transformer_report: StudyResult,

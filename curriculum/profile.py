@@ -16,6 +16,7 @@ from curriculum.generation.settings import GeneratorSettings
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.hardware import ComputeSettings
 from curriculum.prompting.settings import PromptingSettings
+from curriculum.published.settings import PublishedSettings
 from curriculum.rag.settings import RagSettings
 from curriculum.reading.settings import ReaderSettings
 from curriculum.reranking.settings import RerankerSettings
@@ -51,6 +52,7 @@ class Profile(BaseModel):
     tokenization: TokenizationSettings = TokenizationSettings()
     transformer: TransformerSettings = TransformerSettings()
     bridges: BridgeSettings = BridgeSettings()
+    published: PublishedSettings = PublishedSettings()
     reader: ReaderSettings = ReaderSettings()
     adapter: AdapterSettings = AdapterSettings()
     harness: HarnessSettings = HarnessSettings()

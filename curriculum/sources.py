@@ -12,6 +12,8 @@ from curriculum.results import Identity
 from curriculum.storage import digest_of, file_sha256
 
 _PACKAGED_MODELS = ("minilm", "smollm2")
+_PACKAGED_DATA = ("notes", "published-facts", "jupyterlab-ru")
+_EDITED = ("packaged:notes", "packaged:published-facts")  # files of the project itself, which change without a new version of a package
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,11 @@ def dataset_folder(uri: str) -> Path:
         return _hub_snapshot(source, uri, "dataset")
     if source.name == "notes":
         return Path(__file__).resolve().parent.parent / "notes"
+    if source.name == "published-facts":
+        return Path(__file__).resolve().parent / "published" / "facts.yaml"
     if source.name == "jupyterlab-ru":
         return _package_folder("jupyterlab_language_pack_ru_RU", uri)
-    raise SourceError(f"source '{uri}': no packaged dataset of that name; there are packaged:notes and packaged:jupyterlab-ru")
+    raise SourceError(f"source '{uri}': no packaged dataset of that name; there are packaged:{', packaged:'.join(_PACKAGED_DATA)}")
 
 
 def identify(uri: str, folder: Path, role: str) -> Identity:
@@ -140,7 +144,7 @@ def local_sources(value: Any) -> set[str]:
         return set().union(*map(local_sources, value.values()))
     if isinstance(value, list):
         return set().union(*map(local_sources, value))
-    return {value} if isinstance(value, str) and (value.startswith("path:") or value == "packaged:notes") else set()
+    return {value} if isinstance(value, str) and (value.startswith("path:") or value in _EDITED) else set()
 
 
 def stamp(uri: str) -> str:

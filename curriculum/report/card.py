@@ -91,6 +91,8 @@ def _study(name: str, result: StudyResult) -> dict[str, Any]:
 
 def _rows(table: Any, limit: int = 60) -> dict[str, Any]:
     def cell(value: Any) -> str:
+        if value is None or str(value) == "<NA>":  # a cell that a study left empty; a NaN was computed and shows
+            return "-"
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     rows = [[cell(v) for v in row] for row in table.head(limit).itertuples(index=False)]
