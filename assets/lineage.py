@@ -1,7 +1,7 @@
 """How an asset of this project is made: a plain function of its inputs, plus a ``Lab`` with everything it may use.
 
 ``lineage_asset`` gives the function reuse (code version + settings + input versions), a place to write that is published
-atomically, checkpoints that survive a kill, metering, and the record of the run.
+atomically, checkpoints that survive a kill, metering, and the record of the run. A partitioned one has all of that a partition.
 """
 
 import inspect
@@ -19,8 +19,8 @@ from curriculum.errors import UserError
 from curriculum.hardware import Cost, resolve_device
 from curriculum.results import Identity, RunRecord, StudyResult
 from curriculum.sources import local_sources
-from curriculum.storage import ArtifactStore, Manifest, digest_of
-from resources.artifact_store import Stored, kind_of, write_value
+from curriculum.storage import ArtifactStore, Manifest, digest_of, partition_name
+from resources.artifact_store import Stored, kind_of, metadata_of, write_value
 
 # another interpreter or another library version may give another result, so neither reuses this one's
 _ENVIRONMENT = digest_of([sys.version, (Path(__file__).parents[1] / "requirements.lock").read_text(encoding="utf-8")])
@@ -29,6 +29,7 @@ OWNERS = ["team:curriculum"]
 # retraining is weekly: what is a day late turns yellow in the UI, what is two days late red
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=9), warn_window=timedelta(days=8))
 DEEP = {"depth": "deep"}  # the tag of a study too long for the lineage: it runs under its group's job
+PROFILE_TAG = "curriculum/profile"  # of a run: the profile that whoever asked for it meant
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Lab:
     device: str
     progress: Callable[[str], None]
     resources: Any
+    partition: str = ""
 
     @property
     def seed(self) -> int:
@@ -69,6 +71,17 @@ class Lab:
         return self.resources.generator.get()
 
 
+@dataclass(frozen=True)
+class PerProfile:
+    """A partitioned asset, whose partitions a profile decides: call it with one."""
+
+    define: Callable[[dg.PartitionsDefinition], dg.AssetsDefinition]
+    partitions: Callable[[Any], dg.PartitionsDefinition]
+
+    def __call__(self, profile: Any) -> dg.AssetsDefinition:
+        return self.define(self.partitions(profile))
+
+
 def lineage_asset(
     *,
     group: str,
@@ -79,102 +92,168 @@ def lineage_asset(
     name: str | None = None,
     deps: Iterable[str] = (),
     deep: bool = False,
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    partitions: Callable[[Any], dg.PartitionsDefinition] | None = None,
+    partition_settings: Callable[[Any, str], Any] = lambda profile, partition: None,
+) -> Callable[[Callable[..., Any]], Any]:
     """Make a Dagster asset of ``body(lab, *inputs)``; the inputs' names are the upstream assets.
 
     ``settings`` names the profile sections the body reads: they are part of what a result is reused by. The first one is
     ``lab.settings``. ``deps`` are upstream assets that are waited for but not read. ``deep`` leaves the asset out of the lineage's job.
+
+    ``partitions`` gives the asset's partitions under a profile; what is made is then a :class:`PerProfile`. The body runs once a
+    partition, which is ``lab.partition``; an input that is partitioned comes as ``{partition: value, or None where it never ran}``.
+    ``partition_settings`` (profile, partition) is what one partition reads beside ``settings``: only a change of it computes that one again.
+    A range of partitions is one run, in which one that fails does not keep the others from being made.
     """
     sections = (settings,) if isinstance(settings, str) else tuple(settings)
 
-    def decorate(body: Callable[..., Any]) -> dg.AssetsDefinition:
+    def decorate(body: Callable[..., Any]) -> Any:
         inputs = list(inspect.signature(body).parameters)[1:]
         version = code_version(body)
 
-        @dg.asset(
-            name=name or body.__name__,
-            description=inspect.getdoc(body),
-            group_name=group,
-            kinds=set(kinds),
-            owners=OWNERS,
-            freshness_policy=FRESH,
-            tags={f"topic/{topic}": "" for topic in topics} | (DEEP if deep else {}),
-            ins={upstream: dg.AssetIn() for upstream in inputs},
-            deps=list(deps),
-            code_version=version,
-            pool=pool,
-            required_resource_keys=RESOURCES,
-        )
-        def compute(context: dg.AssetExecutionContext, **values: Any) -> dg.Output:
-            return _materialise(context, body, sections, version, values)
+        def define(partitions_def: dg.PartitionsDefinition | None = None) -> dg.AssetsDefinition:
+            @dg.asset(
+                name=name or body.__name__,
+                description=inspect.getdoc(body),
+                group_name=group,
+                kinds=set(kinds),
+                owners=OWNERS,
+                freshness_policy=None if partitions_def else FRESH,
+                tags={f"topic/{topic}": "" for topic in topics} | (DEEP if deep or partitions_def else {}),
+                ins={upstream: dg.AssetIn() for upstream in inputs},
+                deps=list(deps),
+                code_version=version,
+                pool=pool,
+                required_resource_keys=RESOURCES,
+                partitions_def=partitions_def,
+                backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
+            )
+            def compute(context: dg.AssetExecutionContext, **values: Any) -> dg.Output:
+                job = _Job(context, body, sections, version, values, partition_settings)
+                return job.partitions() if partitions_def else job.whole()
 
-        return compute
+            return compute
+
+        return define() if partitions is None else PerProfile(define, partitions)
 
     return decorate
 
 
-def _materialise(
-    context: dg.AssetExecutionContext, body: Callable[..., Any], sections: tuple[str, ...], version: str, values: dict[str, Any]
-) -> dg.Output[Stored]:
-    resources, asset = context.resources, context.asset_key.path[-1]
+@dataclass(frozen=True)
+class _Job:
+    """One execution of an asset: what is to be computed, from what."""
+
+    context: dg.AssetExecutionContext
+    body: Callable[..., Any]
+    sections: tuple[str, ...]
+    version: str
+    values: dict[str, Any]
+    partition_settings: Callable[[Any, str], Any]
+
+    def whole(self) -> dg.Output[Stored]:
+        """The asset without partitions."""
+        stored = _materialise(self, "")
+        return dg.Output(stored, data_version=dg.DataVersion(stored.manifest.digest))
+
+    def partitions(self) -> dg.Output[dict[str, Stored]]:
+        """Every partition of the run, each for itself.
+
+        Raises:
+            UserError: some failed; the finished ones are kept and shown. Or the run was asked for under another profile.
+        """
+        self._refuse_another_profile()
+        context, made, failed = self.context, {}, {}
+        for partition in context.partition_keys:
+            try:
+                made[partition] = _materialise(self, partition)
+            except Exception as error:
+                if len(context.partition_keys) == 1:
+                    raise
+                context.log.error("%s: %s", partition, error)
+                failed[partition] = str(error)
+        store = context.resources.artifacts.store()
+        shown = {key: {**metadata_of(s.manifest, store.path(s.manifest)), "reused": s.reused} for key, s in made.items()}
+        if failed:
+            for partition, metadata in shown.items():
+                store.point(made[partition].manifest)
+                context.log_event(dg.AssetMaterialization(context.asset_key, partition=partition, metadata=metadata))
+            raise UserError(
+                f"{len(failed)} of {len(context.partition_keys)} partitions failed and {len(made)} are made and kept; run again "
+                f"{','.join(failed)}: " + "; ".join(f"{key}: {said}" for key, said in failed.items())
+            )
+        for partition, metadata in shown.items():
+            context.add_asset_metadata(metadata, partition_key=partition)
+        digests = {key: stored.manifest.digest for key, stored in made.items()}
+        only = next(iter(digests.values())) if len(digests) == 1 else digest_of(digests)
+        return dg.Output(made, data_version=dg.DataVersion(only))
+
+    def _refuse_another_profile(self) -> None:
+        asked, present = self.context.run.tags.get(PROFILE_TAG), self.context.resources.settings.value.name
+        if asked and asked != present:
+            raise UserError(
+                f"this run was asked for under the profile '{asked}', and the daemon that started it has '{present}': "
+                "stop that daemon (the one of `make ui`), or start it with the same profile"
+            )
+
+
+def _materialise(job: _Job, partition: str) -> Stored:
+    context, resources = job.context, job.context.resources
+    asset = partition_name(context.asset_key.path[-1], partition)
     store, profile = resources.artifacts.store(), resources.settings.value
-    inputs = {name: _input_digest(store, name) for name in values}
-    sections_json = {name: _plain(getattr(profile, name)) for name in sections}
+    inputs = {name: _input_digest(store, name, value) for name, value in job.values.items()}
+    sections_json = {name: _plain(getattr(profile, name)) for name in job.sections}
+    if partition:
+        sections_json["partition"] = _plain(job.partition_settings(profile, partition))
     sources = {uri: resources.datasets.identity(uri, "").digest for uri in local_sources(sections_json)}
-    key = digest_of([asset, version, _ENVIRONMENT, sections_json, sources, profile.seed, profile.compute.precision, inputs])[:24]
+    key = digest_of([asset, job.version, _ENVIRONMENT, sections_json, sources, profile.seed, profile.compute.precision, inputs])[:24]
     reused = None if resources.artifacts.fresh else store.find(asset, key)
     if reused is not None:
         context.log.info("%s: reused version %s", asset, reused.version)
-        return dg.Output(Stored(reused, reused=True), data_version=dg.DataVersion(reused.digest))
+        return Stored(reused, reused=True)
     with resources.compute.session() as cost, store.staging(asset) as staged:
         lab = Lab(
-            settings=getattr(profile, sections[0]) if sections else None,
+            settings=getattr(profile, job.sections[0]) if job.sections else None,
             profile=profile,
             out=staged,
             checkpoints=store.checkpoints(asset, key),
             device=resolve_device(profile.compute.device),
             progress=lambda line: context.log.info("%s: %s", asset, line),
             resources=resources,
+            partition=partition,
         )
-        value = body(lab, **values)
+        value = job.body(lab, **job.values)
 
-        manifest = _publish(context, store, staged, value, cost, key, version, inputs)
-    return dg.Output(Stored(manifest), data_version=dg.DataVersion(manifest.digest))
+        return Stored(_publish(job, asset, store, staged, value, cost, key, inputs))
 
 
-def _input_digest(store: ArtifactStore, name: str) -> str:
+def _input_digest(store: ArtifactStore, name: str, value: Any) -> str:
+    if isinstance(value, dict):  # a partitioned input
+        return digest_of({partition: _input_digest(store, partition_name(name, partition), None) for partition in value})
     manifest = store.manifest(name)
     return manifest.digest if manifest else ""
 
 
 def _publish(
-    context: dg.AssetExecutionContext,
-    store: ArtifactStore,
-    staged: Path,
-    value: Any,
-    cost: Cost,
-    key: str,
-    version: str,
-    inputs: dict[str, str],
+    job: _Job, asset: str, store: ArtifactStore, staged: Path, value: Any, cost: Cost, key: str, inputs: dict[str, str]
 ) -> Manifest:
-    resources, asset = context.resources, context.asset_key.path[-1]
+    resources, run_id = job.context.resources, job.context.run_id
     profile = resources.settings.value
     cost.stop()
     if isinstance(value, StudyResult):
-        value.run = _record(cost, profile, version, resources)
+        value.run = _record(cost, profile, job.version, resources)
     if getattr(value, "path", staged) != staged:
         raise UserError(f"asset '{asset}' returned files outside lab.out ({value.path}); write them under lab.out")
     write_value(value, staged)
-    unique = key if not store.versions(asset) else f"{key}-{context.run_id[:6]}"
+    unique = key if not store.versions(asset) else f"{key}-{run_id[:6]}"
     manifest = store.publish(
         staged,
         Manifest(
-            asset=asset, version=unique, key=key, kind=kind_of(value), code_version=version, profile=profile.name,
+            asset=asset, version=unique, key=key, kind=kind_of(value), code_version=job.version, profile=profile.name,
             inputs=inputs, facts=dict(getattr(value, "facts", {}) or {}), seconds=cost.wall_seconds,
         ),
     )
     if isinstance(value, StudyResult):
-        resources.journal.record(value, run_id=context.run_id, version=manifest.version)
+        resources.journal.record(value, run_id=run_id, version=manifest.version)
     return manifest
 
 

@@ -31,7 +31,7 @@ def prompt_study(lab: Lab, prompt_cases: pd.DataFrame, passages: pd.DataFrame, b
     """Zero-shot, few-shot, chain of thought, ReAct with real tools, and grounded with abstention, over the same cases."""
     from curriculum.prompting.study import prompt_study
 
-    return prompt_study(prompt_cases, _kit(lab, passages, bm25_index), identities=_generator(lab), progress=lab.progress)
+    return prompt_study(prompt_cases, kit_of(lab, passages, bm25_index), identities=generator_of(lab), progress=lab.progress)
 
 
 @lineage_asset(
@@ -42,11 +42,12 @@ def hallucination_report(lab: Lab, prompt_cases: pd.DataFrame, passages: pd.Data
     """The gated prompt pattern over every hand-written case, by kind and by part. Too long for the lineage: a job of its own."""
     from curriculum.prompting.all_cases import study_all_cases
 
-    kit = _kit(lab, passages, bm25_index)
-    return study_all_cases(prompt_cases, kit, identities=_generator(lab), checkpoints=lab.checkpoints, progress=lab.progress)
+    kit = kit_of(lab, passages, bm25_index)
+    return study_all_cases(prompt_cases, kit, identities=generator_of(lab), checkpoints=lab.checkpoints, progress=lab.progress)
 
 
-def _kit(lab: Lab, passages: pd.DataFrame, bm25_index: IndexArtifact) -> Kit:
+def kit_of(lab: Lab, passages: pd.DataFrame, bm25_index: IndexArtifact) -> Kit:
+    """What a prompt pattern works with: the generator, and a search of the passages."""
     from curriculum.prompting.patterns import Kit
     from curriculum.retrieval.bm25 import Bm25Index
 
@@ -57,5 +58,6 @@ def _kit(lab: Lab, passages: pd.DataFrame, bm25_index: IndexArtifact) -> Kit:
     )
 
 
-def _generator(lab: Lab) -> list[Identity]:
+def generator_of(lab: Lab) -> list[Identity]:
+    """The identity of a local generator; an endpoint has none that can be pinned."""
     return [lab.identity(lab.profile.generator.model, "model")] if lab.profile.generator.kind == "local" else []

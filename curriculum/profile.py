@@ -21,6 +21,7 @@ from curriculum.rag.settings import RagSettings
 from curriculum.reading.settings import ReaderSettings
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.retrieval.settings import RetrievalSettings
+from curriculum.rows.settings import RowSettings
 from curriculum.syllabus import Bar
 from curriculum.tokenization.settings import TokenizationSettings
 from curriculum.transformer.settings import BridgeSettings, TransformerSettings
@@ -62,6 +63,7 @@ class Profile(BaseModel):
     reranker: RerankerSettings = RerankerSettings()
     verifier: VerifierSettings = VerifierSettings()
     rag: RagSettings = RagSettings()
+    rows: RowSettings = RowSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

@@ -1,6 +1,7 @@
 """Artifacts on disk or on any fsspec URL: written aside, checksummed, renamed into place, verified when read.
 
-Layout under the root: ``ASSET/VERSION/{files, manifest.json}`` and ``ASSET/LATEST.json``. A version becomes visible by one
+Layout under the root: ``ASSET/VERSION/{files, manifest.json}`` and ``ASSET/LATEST.json``; a partition of an asset is an
+asset of its own under the name ``ASSET/PARTITION``, with versions and a latest one of its own. A version becomes visible by one
 rename (local) or by its manifest, written last (object stores, which have no rename); a killed writer leaves only a
 temporary folder that the next write sweeps away. ``work/ASSET/KEY`` holds checkpoints and survives kills.
 """
@@ -98,6 +99,19 @@ def _fsync_tree(directory: Path) -> None:
             os.close(descriptor)
 
 
+def partition_name(asset: str, partition: str) -> str:
+    """What one partition of an asset is called in the store; the asset itself where ``partition`` is empty.
+
+    Raises:
+        UserError: the partition's name would lead out of the asset's folder.
+    """
+    if not partition:
+        return asset
+    if Path(partition).name != partition or partition.startswith("."):
+        raise UserError(f"'{partition}' cannot name a partition of '{asset}': it is no plain folder name")
+    return f"{asset}/{partition}"
+
+
 class ArtifactStore:
     """The versions of every asset under ``root``: a local folder, or any fsspec URL (``s3://``, ``gs://``, ``memory://``).
 
@@ -127,7 +141,7 @@ class ArtifactStore:
         parent = self.local / ".staging"
         parent.mkdir(parents=True, exist_ok=True)
         self._sweep(parent)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{asset}-{os.getpid()}-"))
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{asset.replace('/', '.')}-{os.getpid()}-"))
         try:
             yield folder
         except OSError as error:

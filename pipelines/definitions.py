@@ -8,7 +8,7 @@ import warnings
 
 import dagster as dg
 
-from assets import adaptation, analysis, corpora, foundations, prompting, rag, reading, report, reranking, search
+from assets import adaptation, analysis, corpora, foundations, prompting, rag, reading, report, reranking, rows, search
 from curriculum.profile import load_profile
 from curriculum.syllabus import load_syllabus
 from pipelines.guardrails import bar_checks, regression_check, table_check
@@ -21,7 +21,7 @@ from resources.build import build_resources, home
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
-ASSET_MODULES = [corpora, foundations, reading, adaptation, prompting, search, reranking, rag, analysis, report]
+ASSET_MODULES = [corpora, foundations, reading, adaptation, prompting, search, reranking, rag, analysis, report, rows]
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",
     "domain_corpus": "doc_id", "qa_dataset": "example_id", "prompt_cases": "case_id", "passages": "passage_id",
@@ -34,7 +34,7 @@ def build_definitions(profile_name: str) -> dg.Definitions:
     syllabus, profile = load_syllabus(), load_profile(profile_name)
     fresh = os.environ.get("CURRICULUM_FRESH") == "1"
     return dg.Definitions(
-        assets=[*dg.load_assets_from_modules(ASSET_MODULES), *promotions(syllabus, profile)],
+        assets=[*dg.load_assets_from_modules(ASSET_MODULES), *(make(profile) for make in rows.ROW_MAKERS.values()), *promotions(syllabus, profile)],
         asset_checks=[
             *bar_checks(syllabus, profile),
             *(regression_check(r) for r in syllabus.regressions),

@@ -5,9 +5,14 @@ from typing import Any
 
 import dagster as dg
 
+from assets.rows import OWN_CORPORA
+from curriculum.rows.registry import own_corpora
 from curriculum.sources import local_sources, stamp
 from curriculum.storage import digest_of
+from pipelines.jobs import rows_job
 from resources.alerts import Alerts
+
+OWN_CORPUS = "own_corpus_row"
 
 
 def failed_checks(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, str]]:
@@ -47,7 +52,7 @@ def alert_on_failed_check(context: dg.RunStatusSensorContext, alerts: Alerts) ->
 
 def changed_files(profile: Any, job: str) -> dg.SensorDefinition:
     """A sensor on the profile's own files: when one is new, changed or gone, the lineage runs, and computes again what rests on it."""
-    watched = sorted(local_sources(profile.model_dump(mode="json")))
+    watched = sorted(local_sources(profile.model_dump(mode="json", exclude={"rows"})))  # a corpus of one's own has a sensor of its own
 
     @dg.sensor(name="changed_files", job_name=job, minimum_interval_seconds=60, description=f"Watches {', '.join(watched)}.")
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -64,6 +69,30 @@ def changed_files(profile: Any, job: str) -> dg.SensorDefinition:
     return sensor
 
 
+def own_corpora_sensor(profile: Any) -> dg.SensorDefinition:
+    """A sensor on the user's corpora: a new or changed one is a partition that is made (again), one that is gone is one no more.
+
+    Only those rows run. A partition that goes leaves its row in the store.
+    """
+    job = rows_job(OWN_CORPUS)
+
+    @dg.sensor(name=OWN_CORPORA, job_name=job, minimum_interval_seconds=60, description="Watches the corpora of the profile's section rows.")
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        present = {name: stamp(source) for name, source in own_corpora(profile).items()}
+        known = json.loads(context.cursor or "{}")
+        if present == known:
+            return dg.SkipReason("no corpus has changed" if present else "the profile's section rows names no corpora")
+        changed = [name for name, value in present.items() if known.get(name) != value]
+        partitions = dg.DynamicPartitionsDefinition(name=OWN_CORPORA)
+        gone = [name for name in known if name not in present]
+        requests: list[Any] = [partitions.build_add_request(changed)] if changed else []
+        requests += [partitions.build_delete_request(gone)] if gone else []
+        runs = [dg.RunRequest(run_key=f"{name}-{present[name]}", partition_key=name) for name in changed]
+        return dg.SensorResult(run_requests=runs, dynamic_partitions_requests=requests, cursor=json.dumps(present))
+
+    return sensor
+
+
 def all_sensors(profile: Any, job: str) -> list[dg.SensorDefinition]:
-    """Every sensor of the code location. The one on files is off until switched on."""
-    return [alert_on_failed_run, alert_on_failed_check, changed_files(profile, job)]
+    """Every sensor of the code location. Those on files are off until switched on."""
+    return [alert_on_failed_run, alert_on_failed_check, changed_files(profile, job), own_corpora_sensor(profile)]

@@ -10,7 +10,7 @@ import dagster as dg
 from curriculum.artifacts import DirectoryArtifact, IndexArtifact, ModelArtifact
 from curriculum.errors import UserError
 from curriculum.results import StudyResult
-from curriculum.storage import ArtifactStore, Manifest, digest_of
+from curriculum.storage import ArtifactStore, Manifest, digest_of, partition_name
 
 _DIRECTORY_KINDS = {"model": ModelArtifact, "index": IndexArtifact, "directory": DirectoryArtifact}
 _INLINE_PLOT_BYTES = 50_000  # larger ones stay in the artifact: the event log would grow by their size every run
@@ -120,6 +120,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         store = self.artifacts.store()
+        if isinstance(obj, dict):  # partition -> Stored; what each one holds is shown by who made them
+            for one in obj.values():
+                store.point(one.manifest)
+            return
         stored = obj if isinstance(obj, Stored) else self._store(store, context, obj)
         store.point(stored.manifest)
         shown = metadata_of(stored.manifest, store.path(stored.manifest))
@@ -135,6 +139,9 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         store, asset = self.artifacts.store(), context.asset_key.path[-1]
+        if context.has_asset_partitions:
+            found = {key: store.manifest(partition_name(asset, key)) for key in context.asset_partition_keys}
+            return {key: read_value(m, store.path(m)) if m else None for key, m in found.items()}
         manifest = store.manifest(asset)
         if manifest is None:
             raise UserError(f"'{asset}' has not been materialised in {self.artifacts.root}; materialise it first (or `make run`)")

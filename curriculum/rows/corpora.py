@@ -1,0 +1,91 @@
+"""A user's own corpus, measured as it lies in a folder: by its own judgements, or by known items made of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from curriculum.corpora.documents import first_sentence, split_of, text_digest
+from curriculum.corpora.readers import Beir, read_beir, read_documents
+from curriculum.errors import DataError
+from curriculum.results import Identity, StudyResult
+from curriculum.retrieval.bm25 import build_bm25
+from curriculum.retrieval.dense import Encoder, build_dense, embed_passages
+from curriculum.retrieval.hybrid import HybridRetriever
+from curriculum.retrieval.passages import beir_passages, chunk, without_summary
+from curriculum.retrieval.settings import RetrievalSettings
+from curriculum.retrieval.tracks import COLUMNS, beir_track
+from curriculum.rows.search import track_row
+
+_LEAST_WORDS, _LEAST_CHARACTERS, _LEAST_ITEMS = 6, 100, 4
+
+
+def read_corpus(name: str, folder: Path, settings: RetrievalSettings) -> Beir:
+    """The corpus as a retrieval set: a BEIR folder is read as it is, any other by :func:`known_items`.
+
+    Raises:
+        DataError: the folder has no text, or what :func:`known_items` and the readers refuse.
+    """
+    if any((folder / file).exists() for file in ("corpus.jsonl", "corpus.jsonl.gz")):
+        found = read_beir(folder)
+        return Beir(name, found.corpus, found.queries, found.qrels)
+    return known_items(name, read_documents(folder), settings)
+
+
+def known_items(name: str, documents: pd.DataFrame, settings: RetrievalSettings) -> Beir:
+    """Passages of ``documents``, and for every document whose first sentence stands nowhere else that sentence as a query.
+
+    The sentence is taken out of its passage, which is then the one to be found. Half of the queries are for development, by hash.
+
+    Raises:
+        DataError: too few documents begin with a sentence of their own.
+    """
+    passages, queries, qrels = [], [], []
+    kept = documents.assign(order=documents["doc_id"].map(text_digest)).sort_values("order").itertuples()
+    firsts = {d.doc_id: first_sentence(text) for d in documents.itertuples() for _, text in [next(chunk(d.text, settings.passage_words), ("", ""))]}
+    everything = "\0".join(" ".join(text.lower().split()) for text in documents["text"])
+    for document in kept:
+        pieces = list(chunk(document.text, settings.passage_words))
+        if len(passages) + len(pieces) > settings.max_passages:
+            break
+        sentence = firsts[document.doc_id]
+        rest = without_summary(pieces[0][1], sentence) if pieces and sentence else ""
+        alone = everything.count(" ".join(sentence.lower().split())) == 1
+        item = len(sentence.split()) >= _LEAST_WORDS and len(rest) >= _LEAST_CHARACTERS and alone and len(queries) < 2 * settings.max_queries
+        for number, (section, text) in enumerate(pieces):
+            text = rest if item and number == 0 else text
+            passages.append({"doc_id": f"{document.doc_id}:{number}", "title": section, "text": text})
+        if item:
+            split = split_of(f"split of {document.doc_id}", {"dev": 0.5, "test": 0.5})
+            queries.append({"query_id": document.doc_id, "text": sentence})
+            qrels.append({"split": split, "query_id": document.doc_id, "doc_id": f"{document.doc_id}:0", "grade": 1})
+    if len(queries) < _LEAST_ITEMS or not any(row["split"] == "test" for row in qrels):
+        raise DataError(
+            f"the corpus '{name}' gives {len(queries)} known items and needs {_LEAST_ITEMS}, one of them for the test: only a document "
+            f"that begins with a sentence of its own of {_LEAST_WORDS} words or more is one; add documents, or give the folder BEIR's layout"
+        )
+    return Beir(name, pd.DataFrame(passages), pd.DataFrame(queries), pd.DataFrame(qrels))
+
+
+def corpus_row(
+    name: str, folder: Path, encoder: Encoder, settings: RetrievalSettings, work: Path,
+    *, checkpoints: Path, seed: int, identities: list[Identity], progress: Callable[[str], None],
+) -> StudyResult:  # fmt: skip
+    """The corpus indexed by BM25 and by the encoder under ``work``, and both legs and every fusion measured on its queries.
+
+    Raises:
+        DataError: as :func:`read_corpus`.
+    """
+    corpus = read_corpus(name, folder, settings)
+    passages = beir_passages([corpus])
+    tracks = pd.DataFrame(beir_track(corpus), columns=COLUMNS)
+    order = tracks["query_id"].map(text_digest)
+    tracks = tracks.assign(order=order).sort_values("order").groupby("split").head(settings.max_queries)[COLUMNS]
+    build_bm25(passages, settings, work / "bm25")
+    build_dense(embed_passages(passages, encoder, settings, work / "vectors", checkpoints, progress), work / "dense")
+    retriever = HybridRetriever(work / "bm25", work / "dense", encoder, depth=settings.depth, k1=settings.k1, b=settings.b)
+    result = track_row(name, retriever, passages, tracks, settings, seed=seed, identities=identities, progress=progress)
+    remark = f"{len(passages)} passages and {len(tracks)} queries of the folder {folder.name}."
+    return result.model_copy(update={"study": f"own_corpus_row/{name}", "remarks": [remark, *result.remarks]})
