@@ -172,6 +172,33 @@ def compare(
 
 
 @app.command()
+def backfill(
+    asset: Annotated[str, typer.Argument(help="an asset with partitions: fusion_row, retrieval_track_row, prompt_pattern_row, ...")],
+    partitions: Annotated[str, typer.Option(help="the partitions to make, as a,b")] = "",
+    every: Annotated[bool, typer.Option("--all", help="all of them")] = False,
+    missing: Annotated[bool, typer.Option(help="those that were never made")] = False,
+    resume: Annotated[bool, typer.Option(help="those that the last backfill did not finish")] = False,
+    profile: ProfileOption = "starter",
+) -> None:
+    """Make the rows of a study, one run a partition, and print the table of the rows there are.
+
+    A daemon is started where none runs. Exit 0 all well, 1 a bar on the table failed, 2 a partition failed.
+    """
+    from curriculum.profile import load_profile
+    from curriculum.rows.registry import row_study
+
+    load_profile(profile)
+    row_study(asset)
+    ways = {"--all": every, "--missing": missing, "--resume": resume, "--partitions": bool(partitions)}
+    chosen = [way for way, given in ways.items() if given]
+    if len(chosen) != 1:
+        raise UserError("say which partitions to make, in one way: --partitions a,b, --all, --missing or --resume")
+    command = [sys.executable, "-m", "pipelines.backfill", asset, "--profile", profile, *chosen, *([partitions] if partitions else [])]
+    os.chdir(PROJECT)
+    os.execve(command[0], command, _environment(profile, fresh=False))  # in our place: signals and the exit code are its own
+
+
+@app.command()
 def ui(profile: ProfileOption = "starter", port: int = 3000, host: str = "127.0.0.1") -> None:
     """Open the Dagster UI and its daemon on the same instance."""
     command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions", "-p", str(port), "-h", host]

@@ -82,30 +82,32 @@ def _table(rows: dict[str, StudyResult | None], names: list[str]) -> pd.DataFram
 
 
 def _paired(rows: dict[str, StudyResult], by: str, score: str, seed: int) -> pd.DataFrame:
-    """row, best, difference, low, high, n: each row minus the best one over the examples both have (empty where they share none).
+    """track, row, best, difference, low, high, n: each row minus the best one over the examples both have, a track at a time.
 
-    Where the examples name a ``group`` (the phrasings of one question), groups are resampled.
+    Where the examples name a ``group`` (the phrasings of one question), groups are resampled. ``track`` is "" where there are none.
     """
-    columns = ["row", "best", "difference", "low", "high", "n"]
+    columns = ["track", "row", "best", "difference", "low", "high", "n"]
     best = best_row(rows, by)
     lines = []
     for key, row in rows.items():
-        both = _aligned(row, rows[best], score) if best and key != best else None
-        if both is not None:
-            found = paired_bootstrap(both["new"].to_numpy(), both["old"].to_numpy(), seed=seed)
-            lines.append(dict(zip(columns, [key, best, found.difference, found.low, found.high, found.n], strict=True)))
-    return pd.DataFrame(lines, columns=columns)
+        for track, both in _aligned(row, rows[best], score).groupby("track") if best and key != best else ():
+            means = both.groupby("group")[["new", "old"]].mean()
+            found = paired_bootstrap(means["new"].to_numpy(), means["old"].to_numpy(), seed=seed)
+            lines.append((track, key, best, found.difference, found.low, found.high, found.n))
+    return pd.DataFrame(lines, columns=columns).sort_values("track", kind="stable", ignore_index=True)
 
 
-def _aligned(row: StudyResult, best: StudyResult, score: str) -> pd.DataFrame | None:
-    """Mean scores a group: ``new`` of the row, ``old`` of the best one; None without common examples."""
-    sides = [r.per_example for r in (row, best)]
-    if any(side is None or score not in side.columns for side in sides):
-        return None
-    keys = ["example_id", *(["group"] if all("group" in side.columns for side in sides) else [])]
-    new, old = (side[[*keys, score]].rename(columns={score: name}) for side, name in zip(sides, ("new", "old"), strict=True))
-    both = new.merge(old, on=keys, validate="one_to_one")
-    return both.groupby(keys[-1])[["new", "old"]].mean() if len(both) else None
+def _aligned(row: StudyResult, best: StudyResult, score: str) -> pd.DataFrame:
+    """track, group, and the scores ``new`` of the row and ``old`` of the best one, of the examples that both have."""
+    sides = []
+    for result, name in ((row, "new"), (best, "old")):
+        table = result.per_example
+        if table is None or score not in table.columns:
+            return pd.DataFrame(columns=["track", "group"])
+        defaults = {"track": "", "group": table["example_id"]}
+        filled = table.assign(**{column: value for column, value in defaults.items() if column not in table.columns})
+        sides.append(filled[["example_id", "track", "group", score]].rename(columns={score: name}))
+    return sides[0].merge(sides[1], on=["example_id", "track", "group"], validate="one_to_one")
 
 
 def _plot(rows: dict[str, StudyResult], by: str) -> bytes:
