@@ -156,18 +156,17 @@ def decoding_table(lab: Lab, decoding_row: dict[str, StudyResult | None]) -> Stu
 def own_corpus_row(lab: Lab) -> StudyResult:
     """One corpus of the user's own: both legs and every fusion, on its judgements or on known items of its text."""
     from curriculum.errors import UserError
-    from curriculum.retrieval.dense import Encoder
     from curriculum.rows.corpora import corpus_row
 
     source = own_corpora(lab.profile).get(lab.partition)
     if source is None:
         raise UserError(f"the corpus '{lab.partition}' is gone from the profile's section rows; name it there, or delete the partition")
-    encoder = Encoder(lab.model(lab.settings.encoder), lab.settings, lab.device)
+    model = lab.model(lab.settings.encoder)
     known = [*_encoder(lab, lab.settings.encoder), lab.identity(source, "collection")]
     with tempfile.TemporaryDirectory() as work:
         return corpus_row(
-            lab.partition, lab.dataset(source), encoder, lab.settings, Path(work), checkpoints=lab.checkpoints, seed=lab.seed,
-            identities=known, progress=lab.progress,
+            lab.partition, lab.dataset(source), model, lab.settings, Path(work), device=lab.device, checkpoints=lab.checkpoints,
+            seed=lab.seed, identities=known, progress=lab.progress,
         )  # fmt: skip
 
 

@@ -13,6 +13,10 @@ from curriculum.evaluation.regression import Change, Outcome
 from curriculum.syllabus import Bar, Regression, Syllabus
 from resources.artifact_store import Stored
 
+# Where automation belongs: promotion is the one step that people wait for, cheap and safe to do at once; training waits for its schedule.
+# ``eager`` alone would ask for it after a failed check too. The sensor that asks is off until it is switched on in the UI.
+PROMOTE = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+
 
 def bar_check(name: str, bar: Bar) -> dg.AssetChecksDefinition:
     """One check that holds the latest version of ``bar.asset`` against ``bar``."""
@@ -119,7 +123,7 @@ def promotion(
 
     @dg.asset(
         name=name, group_name=group, description=description, kinds={"gate"}, owners=OWNERS,
-        deps=[dg.AssetKey(candidate), dg.AssetKey(evidence)], required_resource_keys=RESOURCES,
+        deps=[dg.AssetKey(candidate), dg.AssetKey(evidence)], required_resource_keys=RESOURCES, automation_condition=PROMOTE,
     )
     def promote(context: dg.AssetExecutionContext) -> dg.Output:
         store = context.resources.artifacts.store()

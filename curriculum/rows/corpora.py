@@ -70,10 +70,10 @@ def known_items(name: str, documents: pd.DataFrame, settings: RetrievalSettings)
 
 
 def corpus_row(
-    name: str, folder: Path, encoder: Encoder, settings: RetrievalSettings, work: Path,
-    *, checkpoints: Path, seed: int, identities: list[Identity], progress: Callable[[str], None],
+    name: str, folder: Path, model: Path, settings: RetrievalSettings, work: Path,
+    *, device: str, checkpoints: Path, seed: int, identities: list[Identity], progress: Callable[[str], None],
 ) -> StudyResult:  # fmt: skip
-    """The corpus indexed by BM25 and by the encoder under ``work``, and both legs and every fusion measured on its queries.
+    """The corpus indexed by BM25 and by the encoder in the folder ``model``, under ``work``, and both legs and every fusion measured on its queries.
 
     Raises:
         DataError: as :func:`read_corpus`.
@@ -83,6 +83,7 @@ def corpus_row(
     tracks = pd.DataFrame(beir_track(corpus), columns=COLUMNS)
     order = tracks["query_id"].map(text_digest)
     tracks = tracks.assign(order=order).sort_values("order").groupby("split").head(settings.max_queries)[COLUMNS]
+    encoder = Encoder(model, settings, device)
     build_bm25(passages, settings, work / "bm25")
     build_dense(embed_passages(passages, encoder, settings, work / "vectors", checkpoints, progress), work / "dense")
     retriever = HybridRetriever(work / "bm25", work / "dense", encoder, depth=settings.depth, k1=settings.k1, b=settings.b)

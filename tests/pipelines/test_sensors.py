@@ -132,7 +132,7 @@ def test_without_a_webhook_the_log_has_it(caplog: pytest.LogCaptureFixture) -> N
 def test_alerts_are_on_by_default_and_the_watch_on_files_is_not() -> None:
     status = {s.name: s.default_status for s in all_sensors(load_profile("starter"), "lineage")}
     on, off = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
-    assert status == {"alert_on_failed_run": on, "alert_on_failed_check": on, "changed_files": off}
+    assert status == {"alert_on_failed_run": on, "alert_on_failed_check": on, "changed_files": off, "own_corpora": off}
 
 
 def test_a_changed_file_starts_one_run_and_an_unchanged_folder_none(tmp_path: Path) -> None:
