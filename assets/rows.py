@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from curriculum.rows.settings import RowSettings
 
 OWN_CORPORA = "own_corpora"
+TRACK_COLUMNS = ("bm25_ndcg_at_10", "dense_ndcg_at_10", "ndcg_at_10", "recall_at_100", "mrr")
 
 
 def rows_of(asset: str) -> Callable[[Any], dg.PartitionsDefinition]:
@@ -83,7 +84,7 @@ def retrieval_track_table(lab: Lab, retrieval_track_row: dict[str, StudyResult |
     """The tracks side by side: how hard each is, and what fusing gains on it."""
     from curriculum.rows.comparison import comparison
 
-    return comparison("retrieval_track_table", retrieval_track_row, by="ndcg_at_10", seed=lab.seed)
+    return comparison("retrieval_track_table", retrieval_track_row, by="ndcg_at_10", show=TRACK_COLUMNS, seed=lab.seed)
 
 
 @lineage_asset(
@@ -175,7 +176,7 @@ def own_corpus_table(lab: Lab, own_corpus_row: dict[str, StudyResult | None]) ->
     """The user's corpora side by side."""
     from curriculum.rows.comparison import comparison
 
-    return comparison("own_corpus_table", own_corpus_row, by="ndcg_at_10", seed=lab.seed)
+    return comparison("own_corpus_table", own_corpus_row, by="ndcg_at_10", show=TRACK_COLUMNS, seed=lab.seed)
 
 
 ROW_MAKERS: dict[str, PerProfile] = {

@@ -15,7 +15,7 @@ from curriculum.rows.registry import row_study
 from curriculum.storage import ArtifactStore
 from curriculum.syllabus import load_syllabus
 
-_SHOWN_METRICS = 2
+_SHOWN_METRICS = 2  # of a row, in its line
 
 
 @dataclass(frozen=True)

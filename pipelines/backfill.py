@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -180,7 +181,8 @@ class Backfill:
                 while error is not None and error.cause is not None:
                     error = error.cause
                 if error is not None or (event and event.message):
-                    return " ".join((error.message if error else event.message).split())
+                    said = " ".join((error.message if error else event.message).split())
+                    return re.sub(r"^curriculum\.errors\.\w+: ", "", said)  # a user's error is a sentence of its own
         return f"run {run.run_id[:8]} was {run.status.value.lower()}"
 
     def cancel(self, backfill: str) -> None:

@@ -15,11 +15,14 @@ from curriculum.results import Metric, StudyResult
 NOT_RUN, MEASURED = "not run", "measured"
 
 
-def comparison(study: str, rows: dict[str, StudyResult | None], *, by: str, score: str | None = None, seed: int = 0) -> StudyResult:
+def comparison(
+    study: str, rows: dict[str, StudyResult | None], *, by: str, score: str | None = None, show: tuple[str, ...] = (), seed: int = 0
+) -> StudyResult:
     """The table of ``rows`` (row -> its result, None where it never ran), in their order, ranked by the metric ``by``.
 
     ``score`` is the per-example column behind ``by`` (``by`` itself unless named), by which rows are compared pairwise. Each
-    headline metric of a row becomes a metric ``NAME__ROW`` here; ``rows_not_run`` counts the rows the table lacks.
+    headline metric of a row becomes a metric ``NAME__ROW`` here, and a column of the table unless ``show`` names those.
+    ``rows_not_run`` counts the rows that the table lacks.
 
     Raises:
         UserError: no row has been measured.
@@ -28,7 +31,7 @@ def comparison(study: str, rows: dict[str, StudyResult | None], *, by: str, scor
     if not present:
         raise UserError(f"'{study}' has no rows yet: none of {', '.join(rows) or 'its partitions'} was made; run `curriculum backfill`")
     absent = [key for key in rows if key not in present]
-    names = list(dict.fromkeys(m.name for row in present.values() for m in headline(row)))
+    names = list(show or dict.fromkeys(m.name for row in present.values() for m in headline(row)))
     counts = {"rows_measured": len(present), "rows_not_run": len(absent)}
     return StudyResult(
         study=study,
