@@ -201,6 +201,7 @@ def _materialise(job: _Job, partition: str) -> Stored:
     asset = partition_name(context.asset_key.path[-1], partition)
     store, profile = resources.artifacts.store(), resources.settings.value
     inputs = {name: _input_digest(store, name, value) for name, value in job.values.items()}
+    made_from = _versions(store, job.values)  # now: by the time this one is made, another version may have been promoted
     sections_json = {name: _plain(getattr(profile, name)) for name in job.sections}
     if partition:
         sections_json["partition"] = _plain(job.partition_settings(profile, partition))
@@ -223,7 +224,7 @@ def _materialise(job: _Job, partition: str) -> Stored:
         )
         value = job.body(lab, **job.values)
 
-        return Stored(_publish(job, asset, store, staged, value, cost, key, inputs))
+        return Stored(_publish(job, asset, store, staged, value, cost, key, inputs, made_from))
 
 
 def _input_digest(store: ArtifactStore, name: str, value: Any) -> str:
@@ -233,9 +234,16 @@ def _input_digest(store: ArtifactStore, name: str, value: Any) -> str:
     return manifest.digest if manifest else ""
 
 
+def _versions(store: ArtifactStore, values: dict[str, Any]) -> dict[str, str]:
+    """input -> the version it is; a partition of an input is named ``input/partition``."""
+    names = [partition_name(name, key) for name, value in values.items() for key in (value if isinstance(value, dict) else [""])]
+    return {name: manifest.version for name in names if (manifest := store.manifest(name))}
+
+
 def _publish(
-    job: _Job, asset: str, store: ArtifactStore, staged: Path, value: Any, cost: Cost, key: str, inputs: dict[str, str]
-) -> Manifest:
+    job: _Job, asset: str, store: ArtifactStore, staged: Path, value: Any, cost: Cost, key: str, inputs: dict[str, str],
+    made_from: dict[str, str],
+) -> Manifest:  # fmt: skip
     resources, run_id = job.context.resources, job.context.run_id
     profile = resources.settings.value
     cost.stop()
@@ -249,7 +257,7 @@ def _publish(
         staged,
         Manifest(
             asset=asset, version=unique, key=key, kind=kind_of(value), code_version=job.version, profile=profile.name,
-            inputs=inputs, facts=dict(getattr(value, "facts", {}) or {}), seconds=cost.wall_seconds,
+            inputs=inputs, made_from=made_from, facts=dict(getattr(value, "facts", {}) or {}), seconds=cost.wall_seconds,
         ),
     )
     if isinstance(value, StudyResult):

@@ -39,7 +39,10 @@ class FileRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a version is: its files, what made it, and from what. ``target`` names the version a promotion points at."""
+    """What a version is: its files, what made it, and from what. ``target`` names the version a promotion points at.
+
+    ``inputs`` are the digests of what it was made from, ``made_from`` the versions: of a promoted input, the version that was promoted.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,6 +53,7 @@ class Manifest(BaseModel):
     code_version: str = ""
     profile: str = ""
     inputs: dict[str, str] = Field(default_factory=dict)
+    made_from: dict[str, str] = Field(default_factory=dict)
     files: dict[str, FileRecord] = Field(default_factory=dict)
     facts: dict[str, Any] = Field(default_factory=dict)
     target: dict[str, str] | None = None
@@ -210,7 +214,7 @@ class ArtifactStore:
         target = {"asset": to.asset, "version": to.version, "digest": to.digest}
         manifest = Manifest(
             asset=asset, version=version, key=version, kind=to.kind, profile=to.profile, facts=facts, target=target,
-            inputs={to.asset: to.digest},
+            inputs={to.asset: to.digest}, made_from={to.asset: to.version},
         )
         with self.staging(asset) as staged:
             return self.publish(staged, manifest)

@@ -78,6 +78,9 @@ def metadata_of(manifest: Manifest, folder: Path) -> dict[str, Any]:
         "bytes": sum(r.bytes for r in manifest.files.values()), "seconds": float(manifest.seconds),
         "path": dg.MetadataValue.path(str(folder)),
     }
+    if manifest.made_from:
+        rows = "\n".join(f"| {name} | {version} |" for name, version in manifest.made_from.items())
+        shown["made from"] = dg.MetadataValue.md(f"| input | version |\n|---|---|\n{rows}")
     if manifest.facts:
         shown["facts"] = dg.MetadataValue.json(manifest.facts)
     value = read_value(manifest, folder) if manifest.kind in {"result", "table"} else None

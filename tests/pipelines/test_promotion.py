@@ -121,3 +121,17 @@ def test_the_table_check_sees_duplicate_ids_and_empty_tables(tmp_path: Path, ids
     resources = build_resources("starter", tmp_path, journal=False)
     found = dg.materialize([twice, table_check("twice", "doc_id")], resources=resources, run_config=QUIET, raise_on_error=False)
     assert found.get_asset_check_evaluations()[0].passed is passed
+
+
+def test_what_is_downstream_names_the_version_it_was_made_from(tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        results = [go(instance, tmp_path, f1=0.9, weights=weights) for weights in ("first", "second")]
+    named = []
+    for result in results:
+        candidate_version = result.output_for_node("candidate").manifest.version
+        manifest = result.output_for_node("served").manifest
+        assert manifest.made_from == {"promoted": f"candidate-{candidate_version}"}
+        (shown,) = result.asset_materializations_for_node("served")
+        assert f"| promoted | candidate-{candidate_version} |" in shown.metadata["made from"].value
+        named.append(manifest.made_from["promoted"])
+    assert named[0] != named[1]
