@@ -58,7 +58,7 @@ def rope_angles(positions: Tensor, head_dim: int, theta: float, scaling: RopeSca
 def rotate(x_BHTD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
     """Each pair (i, i + D/2) of the head dimension turned by its position's angle."""
     first, second = x_BHTD.chunk(2, dim=-1)
-    return x_BHTD * cos_TD + torch.cat((-second, first), dim=-1) * sin_TD
+    return torch.addcmul(x_BHTD * cos_TD, torch.cat((-second, first), dim=-1), sin_TD)
 
 
 def alibi_slopes(heads: int) -> Tensor:
@@ -99,9 +99,10 @@ class Rotary(nn.Module):
     def forward(self, begin: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """cos and sin [T, head_dim] of positions ``begin`` to ``end`` - 1."""
         if self.table.shape[1] < end or self.table.device != device:
-            places = torch.arange(max(end, 2 * self.table.shape[1]), device=device)
-            angles = rope_angles(places, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
-            self.table = torch.stack(angles)
+            with torch.inference_mode(False):  # the table outlives a generation, and training needs it
+                places = torch.arange(max(end, 2 * self.table.shape[1]), device=device)
+                angles = rope_angles(places, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
+                self.table = torch.stack(angles)
         return self.table[0, begin:end], self.table[1, begin:end]
 
 

@@ -74,6 +74,14 @@ def test_greedy_generation_follows_the_whole_sequences_argmax() -> None:
     assert model.generate([3], 5, temperature=1.0, seed=1) == model.generate([3], 5, temperature=1.0, seed=1)
 
 
+def test_a_model_that_has_generated_can_still_be_trained() -> None:
+    model = tiny()
+    model.generate([3, 1, 4], 12)
+    assert not any(buffer.is_inference() for buffer in model.buffers())
+    model(torch.randint(61, (1, 9))).sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
 def test_the_probe_is_zero_for_a_causal_model_and_sees_a_broken_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     assert leak_probe(model, 61) <= 1e-5
