@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from curriculum.results import StudyResult
 
 
-@lineage_asset(group="foundations", kinds={"torch"}, settings="transformer", topics=("self_attention", "flash_attention"))
+@lineage_asset(group="foundations", kinds={"torch"}, settings="transformer", topics=("self_attention", "flash_attention"), pool="gpu")
 def attention_study(lab: Lab) -> StudyResult:
-    """Naive, tiled and fused attention: parity, and the growth of time and peak memory with the sequence length."""
+    """Naive, tiled and fused attention: parity, growth of time and peak memory with the length, the roofline; on a GPU a Triton kernel too."""
     from curriculum.transformer.attention_study import attention_study
 
-    return attention_study(lab.settings.attention, seed=lab.seed, progress=lab.progress)
+    precision = lab.profile.compute.precision
+    return attention_study(lab.settings.attention, seed=lab.seed, progress=lab.progress, device=lab.device, precision=precision)
 
 
 @lineage_asset(group="foundations", kinds={"torch", "safetensors"}, settings="transformer", topics=("language_model_families",), pool="gpu")

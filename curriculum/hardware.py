@@ -9,7 +9,7 @@ import platform
 import re
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -122,15 +122,38 @@ def use_threads(threads: int) -> int:
     return wanted
 
 
-def matmul_peak_flops(seconds: float = 0.5, size: int = 1024) -> float:
-    """Measured fp32 matmul throughput of this process in FLOP/s: the roof other figures are shares of."""
+def matmul_peak_flops(seconds: float = 0.5, size: int = 1024, device: str = "cpu", precision: str = "float32") -> float:
+    """Measured matmul throughput of this process in FLOP/s: the roof other figures are shares of."""
     import torch
 
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    torch.mm(a, b)
-    best, end = 0.0, time.perf_counter() + seconds
+    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2))
+    return 2 * size**3 / _fastest(lambda: torch.mm(a, b), seconds, device)
+
+
+def memory_bandwidth(seconds: float = 0.5, megabytes: int = 256, device: str = "cpu") -> float:
+    """Measured bytes/s of a copy between two arrays far larger than any cache, reads and writes counted (McCalpin's STREAM)."""
+    import torch
+
+    source = torch.ones(megabytes * 2**20 // 4, device=device)
+    target = torch.zeros_like(source)
+    return 2 * source.nbytes / _fastest(lambda: target.copy_(source), seconds, device)
+
+
+def timed(call: Callable[[], object], device: str = "cpu") -> float:
+    """Seconds of ``call``, to the end of what it started on a GPU."""
+    import torch
+
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait()
+    begun = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - begun
+
+
+def _fastest(call: Callable[[], object], seconds: float, device: str) -> float:
+    timed(call, device)
+    best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.mm(a, b)
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+        best = min(best, timed(call, device))
     return best

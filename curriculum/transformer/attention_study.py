@@ -1,23 +1,29 @@
-"""Attention measured: parity of the three forms, and how time and peak memory grow with the sequence length."""
+"""Attention measured: parity of its forms, how time and peak memory grow with the sequence length, and how near the roofs they come."""
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
-import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from curriculum.hardware import timed
 from curriculum.plots import draw
 from curriculum.results import Metric, StudyResult
 from curriculum.transformer.attention import causal_mask, fused_attention, naive_attention, tiled_attention
+from curriculum.transformer.roofline import draw_roofline, roofline
 from curriculum.transformer.settings import AttentionStudySettings
+
+_COLUMNS = {"memory": "peak_bytes", "time": "seconds"}
 
 
 class AllocatedBytes(TorchDispatchMode):
@@ -77,7 +83,7 @@ def parity_cases(seed: int) -> dict[str, dict[str, Any]]:
 def _with_gradients(function: Callable[..., Tensor], case: dict[str, Any], **options: Any) -> list[Tensor]:
     q, k, v = (case[name].clone().requires_grad_() for name in "qkv")
     out = function(q, k, v, **options)
-    out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape))
+    out.backward(torch.linspace(-1, 1, out.numel(), device=out.device).view(out.shape).to(out.dtype))
     return [out.detach(), *(x.grad for x in (q, k, v))]
 
 
@@ -99,27 +105,57 @@ def parity_errors(case: dict[str, Any], tile: int = 16) -> dict[str, float]:
     return errors
 
 
-def growth(settings: AttentionStudySettings, seed: int, progress: Callable[[str], None]) -> pd.DataFrame:
+def kernel_error(case: dict[str, Any], device: str, precision: str, tile: tuple[int, int] | None = None) -> float:
+    """Largest absolute difference of the Triton kernels to naive attention in float32 on the same rounded inputs, gradients included."""
+    from curriculum.transformer.triton_attention import triton_attention
+
+    rounded = {name: case[name].to(device, getattr(torch, precision)) for name in "qkv"}
+    padding, queries, keys = case["mask"], case["q"].shape[-2], case["k"].shape[-2]
+    padding = None if padding is None else padding.to(device)
+    seen = causal_mask(queries, keys, torch.device(device)) if case["causal"] else None
+    mask = seen if padding is None else padding if seen is None else padding & seen
+    reference = _with_gradients(naive_attention, {name: x.float() for name, x in rounded.items()}, mask=mask)
+    found = _with_gradients(triton_attention, rounded, mask=padding, causal=case["causal"], tile=tile)
+    return max(float((a.float() - b).abs().max()) for a, b in zip(found, reference, strict=True))
+
+
+def forms(settings: AttentionStudySettings, device: str = "cpu", precision: str = "float32") -> dict[str, Callable[..., Tensor]]:
+    """The forms that run on ``device``, each a function of q, k, v and ``causal``: on a GPU SDPA's flash backend, and the Triton kernels.
+
+    Flash has no float32: in it SDPA takes the backend it likes.
+    """
+
+    def naive(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+        return naive_attention(q, k, v, causal_mask(q.shape[-2], k.shape[-2], q.device) if causal else None)
+
+    def flash(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return fused_attention(q, k, v, causal=causal)
+
+    found = {"naive": naive, "tiled": partial(tiled_attention, tile=settings.tile), "sdpa": fused_attention}
+    if device.startswith("cuda") and precision != "float32":
+        found["sdpa"] = flash
+    if device.startswith("cuda") and importlib.util.find_spec("triton"):
+        from curriculum.transformer.triton_attention import triton_attention
+
+        found["triton"] = triton_attention
+    return found
+
+
+def growth(
+    settings: AttentionStudySettings, seed: int, progress: Callable[[str], None], device: str = "cpu", precision: str = "float32"
+) -> pd.DataFrame:
     """One row a form and length: median seconds and peak bytes of a forward and backward pass (batch 1, causal)."""
     generator, rows = torch.Generator().manual_seed(seed), []
     for length in settings.lengths:
         shape = (1, settings.heads, length, settings.head_dim)
-        case = {name: torch.randn(shape, generator=generator) for name in "qkv"}
-        forms: dict[str, Callable[[], Any]] = {
-            "naive": lambda case=case, n=length: _with_gradients(naive_attention, case, mask=causal_mask(n, n)),
-            "tiled": lambda case=case: _with_gradients(tiled_attention, case, causal=True, tile=settings.tile),
-            "sdpa": lambda case=case: _with_gradients(fused_attention, case, causal=True),
-        }
-        for form, call in forms.items():
+        case = {name: torch.randn(shape, generator=generator).to(device, getattr(torch, precision)) for name in "qkv"}
+        for name, form in forms(settings, device, precision).items():
             with AllocatedBytes() as memory:
-                call()
-            times = []
-            for _ in range(settings.repeats):
-                begun = time.perf_counter()
-                call()
-                times.append(time.perf_counter() - begun)
-            rows.append({"form": form, "length": length, "seconds": statistics.median(times), "peak_bytes": memory.peak})
-        progress(f"length {length}: " + ", ".join(f"{r['form']} {1000 * r['seconds']:.0f} ms" for r in rows[-3:]))
+                _with_gradients(form, case, causal=True)
+            times = [timed(partial(_with_gradients, form, case, causal=True), device) for _ in range(settings.repeats)]
+            rows.append({"form": name, "length": length, "seconds": statistics.median(times), "peak_bytes": memory.peak})
+        progress(f"length {length}: " + ", ".join(f"{r['form']} {1000 * r['seconds']:.0f} ms" for r in rows if r["length"] == length))
     return pd.DataFrame(rows)
 
 
@@ -128,27 +164,61 @@ def exponent(lengths: np.ndarray, values: np.ndarray) -> float:
     return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
 
 
-def attention_study(settings: AttentionStudySettings, *, seed: int, progress: Callable[[str], None]) -> StudyResult:
-    """Parity over every case, and the fitted exponents of time and peak memory."""
+def exponents(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a form: the fitted exponents of time and of peak memory, and the values at the longest length they were fitted to."""
+    rows = []
+    for form, of_form in table.groupby("form"):
+        fitted = {f"{name}_exponent": exponent(of_form["length"].to_numpy(), of_form[c].to_numpy()) for name, c in _COLUMNS.items()}
+        rows.append({"form": form, **fitted, "lengths": len(of_form), **of_form.iloc[-1][["length", "seconds", "peak_bytes"]]})
+    return pd.DataFrame(rows)
+
+
+def attention_study(
+    settings: AttentionStudySettings, *, seed: int, progress: Callable[[str], None], device: str = "cpu", precision: str = "float32"
+) -> StudyResult:
+    """Parity over every case, the fitted exponents of time and peak memory, and the roofline. ``precision`` is of a GPU's part alone."""
+    precision = precision if device.startswith("cuda") else "float32"
     cases = pd.DataFrame([{"case": name} | parity_errors(case) for name, case in parity_cases(seed).items()])
-    table = growth(settings, seed, progress)
+    table = growth(settings, seed, progress, device, precision)
+    fitted = exponents(table)
+    points, roofs = roofline(forms(settings, device, precision), settings, seed, device, precision)
     errors = {kind: float(cases[[c for c in cases if c.endswith(kind)]].to_numpy().max()) for kind in ("forward", "gradient")}
     metrics = [
         Metric(name="parity_max_abs_error", value=errors["forward"], n=len(cases), higher_is_better=False),
         Metric(name="gradient_max_abs_error", value=errors["gradient"], n=len(cases), higher_is_better=False),
+        *(_growth_metric(row, name) for row in fitted.to_dict("records") for name in _COLUMNS),
+        Metric(name="matmul_peak", value=roofs["peak"] / 1e9, unit="GFLOP/s", deterministic=False),
+        Metric(name="memory_bandwidth", value=roofs["bandwidth"] / 1e9, unit="GB/s", deterministic=False),
+        *_roof_metrics(points),
     ]
-    for form, rows in table.groupby("form"):
-        lengths = rows["length"].to_numpy()
-        memory, seconds = exponent(lengths, rows["peak_bytes"].to_numpy()), exponent(lengths, rows["seconds"].to_numpy())
-        metrics.append(Metric(name=f"memory_exponent__{form}", value=memory, n=len(rows), higher_is_better=False))
-        metrics.append(Metric(name=f"time_exponent__{form}", value=seconds, n=len(rows), higher_is_better=False, deterministic=False))
-    per_example = cases.rename(columns={"case": "example_id"})
-    remarks = ["Naive attention holds the T x T scores and their gradient, so memory grows with T squared; tiles keep it linear."]
+    if "triton" in set(table["form"]):
+        worst = max(kernel_error(case, device, precision) for case in parity_cases(seed).values())
+        metrics.append(Metric(name=f"kernel_max_abs_error__{precision}", value=worst, n=len(cases), higher_is_better=False))
+    remarks = [
+        "Naive attention holds the T x T scores and their gradient, so memory grows with T squared; tiles keep it linear.",
+        f"The roofs meet at {roofs['peak'] / roofs['bandwidth']:.1f} FLOPs a byte. The bytes are those of each form's schedule: a form far below "
+        "the roof above it waits for neither products nor memory, but spends its time on the softmax and on calls.",
+    ]
     return StudyResult(
         study="attention_study", metrics=metrics, settings=settings.model_dump(mode="json"), seeds=[seed], remarks=remarks,
-        per_example=per_example, tables={"parity": cases, "growth": table},
-        plots={"memory": _plot(table, "peak_bytes", "peak bytes"), "time": _plot(table, "seconds", "seconds")},
-    )
+        per_example=cases.rename(columns={"case": "example_id"}),
+        tables={"parity": cases, "growth": table, "exponents": fitted, "roofline": points},
+        plots={
+            "memory": _plot(table, "peak_bytes", "peak bytes"), "time": _plot(table, "seconds", "seconds"),
+            "roofline": draw_roofline(points, roofs),
+        },
+    )  # fmt: skip
+
+
+def _growth_metric(row: dict[str, Any], name: str) -> Metric:
+    column, lengths = f"{name}_exponent", int(row["lengths"])
+    return Metric(name=f"{column}__{row['form']}", value=row[column], n=lengths, higher_is_better=False, deterministic=name == "memory")
+
+
+def _roof_metrics(points: pd.DataFrame) -> list[Metric]:
+    """Of the longest sequence: how much of the roof above it each form reaches."""
+    longest = points[points["length"] == points["length"].max()]
+    return [Metric(name=f"share_of_roof__{row.form}", value=row.share_of_roof, deterministic=False) for row in longest.itertuples()]
 
 
 def _plot(table: pd.DataFrame, column: str, label: str) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from curriculum import hardware
 from curriculum.errors import UserError
-from curriculum.hardware import device_lease, resolve_device
+from curriculum.hardware import device_lease, matmul_peak_flops, memory_bandwidth, resolve_device, timed
 from resources.compute import Compute
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,14 @@ def test_a_device_that_is_not_there_is_named() -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(UserError, match=r"compute\.device is 'cuda' but no CUDA device is visible; set compute\.device: cpu"):
         resolve_device("cuda")
+
+
+def test_the_roofs_are_counted_in_what_was_multiplied_and_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timed(lambda: time.sleep(0.02)) >= 0.02
+    assert matmul_peak_flops(seconds=0.05, size=64) > 0 and memory_bandwidth(seconds=0.05, megabytes=1) > 0
+    monkeypatch.setattr(hardware, "timed", lambda call, device: 0.5 if call() is not None else 0.0)  # a clock that no other load moves
+    assert matmul_peak_flops(seconds=0.01, size=64) == 2 * 64**3 / 0.5
+    assert memory_bandwidth(seconds=0.01, megabytes=3) == 2 * 3 * 2**20 / 0.5
 
 
 HOLDER = """
