@@ -199,6 +199,27 @@ def backfill(
 
 
 @app.command()
+def topics(
+    part: Annotated[str, typer.Option(help="foundations, search, ...; every part if none is named")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
+    profile: ProfileOption = "starter",
+) -> None:
+    """Print every topic with what it claims, what was last measured, the bar, and the verdict. Nothing is computed."""
+    from curriculum.profile import load_profile
+    from curriculum.report.card import judgements
+    from curriculum.report.table import print_topics
+    from curriculum.report.topics import as_records, topic_rows
+    from curriculum.syllabus import load_syllabus
+
+    syllabus, loaded = load_syllabus(), load_profile(profile)
+    rows = topic_rows(syllabus, loaded, judgements(syllabus, loaded, _store(loaded)), part)
+    if as_json:
+        typer.echo(json.dumps(as_records(rows), indent=1))
+    else:
+        print_topics(rows)
+
+
+@app.command()
 def ui(profile: ProfileOption = "starter", port: int = 3000, host: str = "127.0.0.1") -> None:
     """Open the Dagster UI and its daemon on the same instance."""
     command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions", "-p", str(port), "-h", host]
@@ -212,19 +233,24 @@ def notes(
     serve: Annotated[bool, typer.Option(help="stay and serve the pages, so that search works; --no-serve only builds them")] = True,
 ) -> None:
     """Build the study notes as a site with the learning path and the latest figures, and serve it."""
+    from curriculum.evaluation.gate import active_bars
     from curriculum.profile import load_profile
-    from curriculum.report.card import stored_results
-    from curriculum.report.readme import headline
+    from curriculum.report.card import judgements, stored_results
+    from curriculum.report.readme import headline, recorded_judgements
+    from curriculum.report.topics import topic_rows
     from curriculum.site.build import build_site, read_notes
     from curriculum.syllabus import load_syllabus
 
-    results = stored_results(_store(load_profile(profile)))
+    syllabus, loaded = load_syllabus(), load_profile(profile)
+    results, held = stored_results(_store(loaded)), judgements(syllabus, loaded, _store(loaded))
     record = PROJECT / "results" / f"{profile}.json"
     figures, measured = {name: headline(result) for name, result in results.items()}, f"As this machine last measured them, profile {profile}."
     if not results and record.exists():
         kept = json.loads(record.read_text(encoding="utf-8"))
+        held = recorded_judgements(kept, active_bars(syllabus, loaded))
         figures, measured = kept.get("figures", {}), f"From the recorded run of profile {profile} on {kept['hardware']}."
-    page = build_site(read_notes(PROJECT / "notes"), load_syllabus(), figures, measured, home() / "site")
+    rows = topic_rows(syllabus, loaded, held)
+    page = build_site(read_notes(PROJECT / "notes"), syllabus, figures, rows, measured, home() / "site")
     typer.echo(f"notes: {page}")
     if serve:
         typer.echo(f"serving them on http://127.0.0.1:{port} (Ctrl-C ends)")

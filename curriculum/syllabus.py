@@ -116,7 +116,8 @@ class Syllabus(BaseModel):
     @model_validator(mode="after")
     def _topics_resolve(self) -> Syllabus:
         known = self.topics()
-        named = [t for m in self.roadmap for t in m.topics] + [c.topic for c in self.claims]
+        named = [t for m in self.roadmap for t in m.topics] + [b.topic for m in self.roadmap for b in m.bars if b.topic]
+        named += [c.topic for c in self.claims]
         unknown = sorted({t for t in named if t not in known})
         if unknown:
             raise ValueError(f"the roadmap or the claims name unknown topics: {', '.join(unknown)}")

@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """One bar, the value found, and the verdict with its reason."""
+    """One bar, the value found, and the verdict with its reason. ``made``: False where the asset has no version at all."""
 
     bar: Bar
     value: float | None
@@ -36,6 +36,7 @@ class Judgement:
     reason: str
     low: float | None = None
     high: float | None = None
+    made: bool = True
 
 
 def judge(bar: Bar, value: Any, low: float | None = None, high: float | None = None) -> Judgement:
@@ -80,7 +81,7 @@ def judge_stored(bar: Bar, store: ArtifactStore) -> Judgement:
 def _judge_latest(bar: Bar, store: ArtifactStore) -> Judgement:
     manifest = store.manifest(bar.asset)
     if manifest is None:
-        return _not_run(bar) if bar.deep else judge(bar, None)
+        return replace(_not_run(bar) if bar.deep else judge(bar, None), made=False)
     if manifest.kind == "result":
         return judge_value(bar, StudyResult.load(store.path(manifest)))
     return judge(bar, manifest.facts.get(bar.metric))

@@ -10,6 +10,7 @@ from typing import Any
 from curriculum.evaluation.baselines import Baselines, change_since
 from curriculum.evaluation.gate import Judgement, MilestoneRow, active_bars, judge_stored, milestone_rows
 from curriculum.evaluation.regression import Change
+from curriculum.report.topics import by_part, tally, topic_rows
 from curriculum.results import StudyResult, frame_of
 from curriculum.storage import ArtifactStore
 from curriculum.syllabus import Syllabus
@@ -62,6 +63,7 @@ def write_card(syllabus: Syllabus, profile: Any, store: ArtifactStore, out: Path
 
     results = stored_results(store)
     held = judgements(syllabus, profile, store)
+    rows = topic_rows(syllabus, profile, held)
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_TEMPLATE.read_text("utf-8"))
     page = template.render(
         profile=profile,
@@ -69,7 +71,8 @@ def write_card(syllabus: Syllabus, profile: Any, store: ArtifactStore, out: Path
         milestones=[(row, row_cells(row)) for row in milestone_rows(syllabus, profile, store)],
         bars=held,
         changes=[(change, change_cells(change)) for change in changes_since(syllabus, profile, store)],
-        topics=syllabus.topics(),
+        topics=by_part(rows),
+        tally=tally(rows),
         studies=[_study(name, result) for name, result in results.items()],
         runs=[r.run for r in results.values() if r.run],
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.errors import UserError
-from curriculum.evaluation.gate import Judgement, MilestoneRow
+from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict
 from curriculum.report.card import row_cells
 from curriculum.results import StudyResult
+from curriculum.syllabus import Bar
 
 BEGIN, END = "<!-- figures: written by `make readme` -->", "<!-- end of figures -->"
 
@@ -27,6 +28,15 @@ def record(profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], r
         "figures": {name: headline(result) for name, result in results.items()},
         "checks": {name: [j.verdict.value, j.value] for name, j in held.items()},
     }
+
+
+def recorded_judgements(data: dict[str, Any], bars: dict[str, Bar]) -> dict[str, Judgement]:
+    """The verdicts that a record keeps, by check name; a bar that is newer than the record is not run."""
+    found = {}
+    for name, bar in bars.items():
+        verdict, value = data["checks"].get(name, [Verdict.NOT_RUN.value, None])
+        found[name] = Judgement(bar, value, Verdict(verdict), f"{bar.asset}.{bar.metric} as recorded", made=name in data["checks"])
+    return found
 
 
 def headline(result: StudyResult) -> list[list[Any]]:

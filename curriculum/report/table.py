@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict
 from curriculum.evaluation.regression import Change, Outcome
 from curriculum.report.card import change_cells, row_cells
+from curriculum.report.topics import FLOOR_HELD, NO_CLAIM, TopicRow, by_part, tally
 
 _STYLES = {"passed": "green", "FAILED": "bold red", "no floor": "dim"}
+_TOPIC_STYLES = {"PASSED": "green", FLOOR_HELD: "yellow", "FAILED": "bold red", "MISSING": "bold red", "NOT RUN": "yellow", NO_CLAIM: "dim"}
 _EXIT = {0: "all well", 1: "a bar failed or a score regressed", 2: "the run broke, or a result is missing"}
 
 
@@ -69,3 +73,20 @@ def print_metrics(rows: list[tuple[str, str, str, str]], first: str, second: str
     for row in rows:
         table.add_row(*row)
     Console(soft_wrap=False).print(table)
+
+
+def print_topics(rows: list[TopicRow]) -> None:
+    """Print every topic, a heading with the worst verdict of its claims, and under it each claim: metric, value, bar and verdict."""
+    console = Console(soft_wrap=False)
+    for part, within in by_part(rows):
+        table = Table(title=f"Topics of {part.id}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("topic, and what it claims", "value [95%]", "bar", "verdict"):
+            table.add_column(column, overflow="fold", no_wrap=column == "verdict")
+        for row in within:
+            table.add_row(f"[bold]{escape(row.topic.title)}[/]", f"[dim]{row.topic.id}[/]", "", f"[{_TOPIC_STYLES[row.verdict]}]{row.verdict}[/]")
+            for claim in row.claims:
+                table.add_row(f"  {claim.metric}", escape(claim.value), claim.bar, f"[{_TOPIC_STYLES[claim.verdict]}]{claim.verdict}[/]")
+        console.print(table)
+    for claim in (one for row in rows for one in row.claims if one.verdict in {"FAILED", "MISSING"}):
+        console.print(f"  {claim.verdict}: {claim.check}: {claim.judgement.reason}", markup=False)
+    console.print(tally(rows), markup=False)

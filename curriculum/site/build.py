@@ -15,6 +15,7 @@ import yaml
 
 from curriculum.corpora.notes import front_matter, note_files
 from curriculum.errors import UserError
+from curriculum.report.topics import TopicRow, by_part, tally
 from curriculum.site.path import Note, draw_path, learning_order
 from curriculum.syllabus import Syllabus
 
@@ -36,10 +37,12 @@ def read_notes(folder: Path) -> list[Note]:
     return notes
 
 
-def build_site(notes: Sequence[Note], syllabus: Syllabus, figures: Figures, measured: str, work: Path) -> Path:
+def build_site(
+    notes: Sequence[Note], syllabus: Syllabus, figures: Figures, topics: Sequence[TopicRow], measured: str, work: Path
+) -> Path:
     """Write the pages under ``work/pages`` and build them to ``work/html``, whose ``index.html`` is returned.
 
-    ``figures`` are the headline metrics by asset; ``measured`` says which run they are of.
+    ``figures`` are the headline metrics by asset, ``topics`` the table of claims; ``measured`` says which run they are of.
 
     Raises:
         UserError: MkDocs does not accept the pages; its own words are in the message.
@@ -56,6 +59,7 @@ def build_site(notes: Sequence[Note], syllabus: Syllabus, figures: Figures, meas
         (pages / f"{note.id}.md").write_text(_page(note, order, {n.id: n.title for n in notes}, figures, syllabus), encoding="utf-8")
     (pages / "index.md").write_text(_index(ordered, titles, syllabus), encoding="utf-8")
     (pages / "figures.md").write_text(_figures_page(figures, measured), encoding="utf-8")
+    (pages / "topics.md").write_text(_topics_page(topics, {note.id for note in notes}, figures, measured), encoding="utf-8")
     (work / "mkdocs.yml").write_text(yaml.safe_dump(_config(ordered, titles, pages, html), sort_keys=False), encoding="utf-8")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(work / "mkdocs.yml")]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # an advertisement for its successor
@@ -77,7 +81,7 @@ def _config(notes: Sequence[Note], titles: Mapping[str, str], pages: Path, html:
         "theme": {"name": "material", "font": False, "features": ["navigation.tabs", "navigation.footer", "search.highlight"]},
         "markdown_extensions": ["tables", "attr_list", "pymdownx.superfences"],
         "plugins": ["search"],
-        "nav": [{"Learning path": "index.md"}, *nav, {"Figures": "figures.md"}],
+        "nav": [{"Learning path": "index.md"}, *nav, {"Topics": "topics.md"}, {"Figures": "figures.md"}],
     }
 
 
@@ -132,4 +136,19 @@ def _figures_page(figures: Figures, measured: str) -> str:
     lines = ["# Figures", "", measured, ""]
     for asset in sorted(figures):
         lines += [f"## `{asset}` {{ #{asset} }}", "", *_table(figures[asset]), ""]
+    return "\n".join(lines)
+
+
+def _topics_page(rows: Sequence[TopicRow], noted: set[str], figures: Figures, measured: str) -> str:
+    lines = ["---", "hide: [navigation, toc]", "---", "", "# What each topic claims", "", measured, "", f"{tally(rows)}.", ""]
+    for part, within in by_part(rows):
+        lines += [f"## {part.title}", "", "| topic | measured | value [95%] | bar | verdict |", "|---|---|---|---|---|"]
+        for row in within:
+            title = f"[{row.topic.title}]({row.topic.id}.md)" if row.topic.id in noted else row.topic.title
+            lines += [f"| {title} | | | | **{row.verdict}** |"]
+            for claim in row.claims:
+                asset = claim.judgement.bar.asset
+                name = f"[`{claim.metric}`](figures.md#{asset})" if asset in figures else f"`{claim.metric}`"
+                lines += [f"| | {name} | {claim.value} | {claim.bar} | {claim.verdict} |"]
+        lines += [""]
     return "\n".join(lines)

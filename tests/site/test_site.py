@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from curriculum.errors import DataError, UserError
+from curriculum.evaluation.gate import active_bars
+from curriculum.profile import load_profile
+from curriculum.report.readme import recorded_judgements
+from curriculum.report.topics import TopicRow, topic_rows
 from curriculum.site import build
 from curriculum.site.build import build_site, read_notes
 from curriculum.site.path import Note, columns, direct, draw_path, learning_order
@@ -52,6 +56,13 @@ def test_the_path_is_drawn_with_a_box_a_note_and_a_line_a_prerequisite_that_no_o
     assert len(set(boxes)) == 3 and boxes[0][0] < boxes[1][0] < boxes[2][0]
 
 
+def topics() -> list[TopicRow]:
+    """The topic table of a machine where one check of attention has passed and nothing else ran."""
+    syllabus, profile = load_syllabus(), load_profile("starter")
+    checks = {"checks": {"milestone_attention_attention_study_memory_exponent__tiled": ["passed", 0.7861]}}
+    return topic_rows(syllabus, profile, recorded_judgements(checks, active_bars(syllabus, profile)))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "notes"
@@ -64,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_site_is_built_with_figures_links_and_search(folder: Path, tmp_path: Path) -> None:
-    index = build_site(read_notes(folder), load_syllabus(), FIGURES, "Measured on a test.", tmp_path / "site")
+    index = build_site(read_notes(folder), load_syllabus(), FIGURES, topics(), "Measured on a test.", tmp_path / "site")
     page = (index.parent / "flash_attention.html").read_text()
     assert "1.84 [1.8, 1.9]" in page and 'href="figures.html#attention_study"' in page and page.count("figures.html#attention_study") == 1
     assert 'href="self_attention.html"' in page and "https://example.org/x" in page and "<code>softmax</code>" in page
@@ -76,8 +87,18 @@ def test_a_site_is_built_with_figures_links_and_search(folder: Path, tmp_path: P
     assert all(link.startswith(("https://example.org", "https://squidfunk")) for link in loaded)  # nothing is fetched from elsewhere
 
 
+def test_the_site_has_the_topic_table(folder: Path, tmp_path: Path) -> None:
+    index = build_site(read_notes(folder), load_syllabus(), FIGURES, topics(), "Measured on a test.", tmp_path / "site")
+    page = (index.parent / "topics.html").read_text()
+    assert 'href="topics.html"' in index.read_text() and "Measured on a test." in page
+    rows = [re.sub(r"<[^>]+>", "|", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+    assert sum("memory_exponent__tiled" in row and "0.7861" in row and "&lt;= 1.3" in row and "PASSED" in row for row in rows) == 1
+    assert all(any(f"|{topic.title.replace('&', '&amp;')}|" in row for row in rows) for topic in load_syllabus().topics().values())
+    assert page.count('href="flash_attention.html"') >= 1 and "no claim yet" in page and 'href="figures.html#attention_study"' in page
+
+
 def test_an_asset_without_a_result_says_so(folder: Path, tmp_path: Path) -> None:
-    index = build_site(read_notes(folder), load_syllabus(), {}, "Nothing yet.", tmp_path / "site")
+    index = build_site(read_notes(folder), load_syllabus(), {}, topics(), "Nothing yet.", tmp_path / "site")
     assert "Not measured yet" in (index.parent / "self_attention.html").read_text()
 
 
@@ -85,7 +106,7 @@ def test_a_broken_page_is_one_clear_error(folder: Path, tmp_path: Path) -> None:
     note = folder / "self_attention.md"
     note.write_text(note.read_text() + "\nSee [this](nowhere.md).\n")
     with pytest.raises(UserError, match=r"could not be built: .*nowhere.md"):
-        build_site(read_notes(folder), load_syllabus(), FIGURES, "", tmp_path / "site")
+        build_site(read_notes(folder), load_syllabus(), FIGURES, topics(), "", tmp_path / "site")
 
 
 def test_the_packaged_notes_have_a_learning_path() -> None:
