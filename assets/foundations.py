@@ -1,4 +1,4 @@
-"""Foundations: attention measured, a Transformer trained from scratch, published shapes counted, other models' weights read in."""
+"""Foundations: attention measured, a Transformer and word vectors trained from scratch, published shapes counted, weights read in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from assets.lineage import Lab, lineage_asset
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from curriculum.artifacts import DirectoryArtifact, ModelArtifact
     from curriculum.results import StudyResult
 
@@ -71,3 +73,24 @@ def model_families(lab: Lab) -> StudyResult:
     from curriculum.published.study import family_study
 
     return family_study(load_models(lab.dataset(lab.settings.source)), lab.identity(lab.settings.source, "facts"))
+
+
+@lineage_asset(
+    group="foundations", kinds={"torch"}, settings="static_embeddings", topics=("word2vec", "glove", "fasttext"), deep=True
+)
+def static_embeddings_study(lab: Lab, pydocs_corpus: pd.DataFrame) -> StudyResult:
+    """Skip-gram, GloVe and fastText from scratch beside gensim's: word similarity, analogies, neighbours, words never seen."""
+    from curriculum.cells import Cells
+    from curriculum.corpora.readers import read_documents
+    from curriculum.static_embeddings.sets import read_analogies, read_similarity
+    from curriculum.static_embeddings.study import static_embeddings_study
+
+    packaged = lab.settings.source == "packaged:pydocs"
+    documents = pydocs_corpus if packaged else read_documents(lab.dataset(lab.settings.source))
+    pairs, analogies = read_similarity(lab.dataset(lab.settings.similarity)), read_analogies(lab.dataset(lab.settings.analogies))
+    result = static_embeddings_study(
+        list(documents["text"]), pairs, analogies, lab.settings, seed=lab.seed, cells=Cells(lab.checkpoints, lab.progress)
+    )
+    sources = {"pairs": lab.settings.similarity, "analogies": lab.settings.analogies} | ({} if packaged else {"text": lab.settings.source})
+    result.identities = [lab.identity(uri, role) for role, uri in sources.items()]
+    return result

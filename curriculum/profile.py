@@ -22,6 +22,7 @@ from curriculum.reading.settings import ReaderSettings
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.rows.settings import RowSettings
+from curriculum.static_embeddings.settings import StaticEmbeddingsSettings
 from curriculum.syllabus import Bar
 from curriculum.tokenization.settings import TokenizationSettings
 from curriculum.transformer.settings import BridgeSettings, TransformerSettings
@@ -54,6 +55,7 @@ class Profile(BaseModel):
     transformer: TransformerSettings = TransformerSettings()
     bridges: BridgeSettings = BridgeSettings()
     published: PublishedSettings = PublishedSettings()
+    static_embeddings: StaticEmbeddingsSettings = StaticEmbeddingsSettings()
     reader: ReaderSettings = ReaderSettings()
     adapter: AdapterSettings = AdapterSettings()
     harness: HarnessSettings = HarnessSettings()

@@ -12,8 +12,14 @@ from curriculum.results import Identity
 from curriculum.storage import digest_of, file_sha256
 
 _PACKAGED_MODELS = ("minilm", "smollm2")
-_PACKAGED_DATA = ("notes", "published-facts", "jupyterlab-ru")
-_EDITED = ("packaged:notes", "packaged:published-facts")  # files of the project itself, which change without a new version of a package
+# the project's own files, which change without a new version of a package
+_OWN_DATA = {
+    "notes": "notes",
+    "published-facts": "curriculum/published/facts.yaml",
+    "word-similarity": "curriculum/static_embeddings/data/word-similarity",
+    "word-analogy": "curriculum/static_embeddings/data/word-analogy",
+}
+_PACKAGE_DATA = {"jupyterlab-ru": "jupyterlab_language_pack_ru_RU"}  # a dataset that a package is -> the module
 
 
 @dataclass(frozen=True)
@@ -118,13 +124,12 @@ def dataset_folder(uri: str) -> Path:
         return _user_folder(source, uri)
     if source.scheme == "hub":
         return _hub_snapshot(source, uri, "dataset")
-    if source.name == "notes":
-        return Path(__file__).resolve().parent.parent / "notes"
-    if source.name == "published-facts":
-        return Path(__file__).resolve().parent / "published" / "facts.yaml"
-    if source.name == "jupyterlab-ru":
-        return _package_folder("jupyterlab_language_pack_ru_RU", uri)
-    raise SourceError(f"source '{uri}': no packaged dataset of that name; there are packaged:{', packaged:'.join(_PACKAGED_DATA)}")
+    if source.name in _OWN_DATA:
+        return Path(__file__).resolve().parent.parent / _OWN_DATA[source.name]
+    if source.name in _PACKAGE_DATA:
+        return _package_folder(_PACKAGE_DATA[source.name], uri)
+    known = ", ".join(f"packaged:{name}" for name in (*_OWN_DATA, *_PACKAGE_DATA))
+    raise SourceError(f"source '{uri}': no packaged dataset of that name; there are {known}")
 
 
 def identify(uri: str, folder: Path, role: str) -> Identity:
@@ -144,7 +149,8 @@ def local_sources(value: Any) -> set[str]:
         return set().union(*map(local_sources, value.values()))
     if isinstance(value, list):
         return set().union(*map(local_sources, value))
-    return {value} if isinstance(value, str) and (value.startswith("path:") or value in _EDITED) else set()
+    own = {f"packaged:{name}" for name in _OWN_DATA}
+    return {value} if isinstance(value, str) and (value.startswith("path:") or value in own) else set()
 
 
 def stamp(uri: str) -> str:

@@ -81,7 +81,7 @@ def print_topics(rows: list[TopicRow]) -> None:
     for part, within in by_part(rows):
         table = Table(title=f"Topics of {part.id}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column in ("topic, and what it claims", "value [95%]", "bar", "verdict"):
-            table.add_column(column, overflow="fold", no_wrap=column == "verdict")
+            table.add_column(column, overflow="fold", no_wrap=column in ("topic, and what it claims", "verdict"))
         for row in within:
             table.add_row(f"[bold]{escape(row.topic.title)}[/]", f"[dim]{row.topic.id}[/]", "", f"[{_TOPIC_STYLES[row.verdict]}]{row.verdict}[/]")
             for claim in row.claims:

@@ -25,7 +25,7 @@ ASSETS = {
     "prompt_cases", "prompt_study", "passages", "bm25_index", "passage_embeddings", "dense_index", "retrieval_tracks",
     "hybrid_search_report", "reranker", "reranker_report", "support_verifier", "verifier_calibration", "rag_answers",
     "rag_report", "lm_eval_report", "report_card", "two_hop_questions", "notes_study", "hallucination_report",
-    "shape_arithmetic", "weight_bridges",
+    "shape_arithmetic", "weight_bridges", "static_embeddings_study",
 }
 
 
