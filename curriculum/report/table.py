@@ -78,12 +78,17 @@ def print_metrics(rows: list[tuple[str, str, str, str]], first: str, second: str
 def print_topics(rows: list[TopicRow]) -> None:
     """Print every topic, a heading with the worst verdict of its claims, and under it each claim: metric, value, bar and verdict."""
     console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(soft_wrap=False, width=120)  # a log has room
+    roomy = console.width >= 120
     for part, within in by_part(rows):
         table = Table(title=f"Topics of {part.id}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column in ("topic, and what it claims", "value [95%]", "bar", "verdict"):
-            table.add_column(column, overflow="fold", no_wrap=column in ("topic, and what it claims", "verdict"))
+            whole = column == "verdict" or (roomy and column.startswith("topic"))  # values and bars fold sooner than names
+            table.add_column(column, overflow="fold", no_wrap=whole)
         for row in within:
-            table.add_row(f"[bold]{escape(row.topic.title)}[/]", f"[dim]{row.topic.id}[/]", "", f"[{_TOPIC_STYLES[row.verdict]}]{row.verdict}[/]")
+            style = _TOPIC_STYLES[row.verdict]
+            table.add_row(f"[bold]{escape(row.topic.title)}[/]\n[dim]{row.topic.id}[/]", "", "", f"[{style}]{row.verdict}[/]")
             for claim in row.claims:
                 table.add_row(f"  {claim.metric}", escape(claim.value), claim.bar, f"[{_TOPIC_STYLES[claim.verdict]}]{claim.verdict}[/]")
         console.print(table)
