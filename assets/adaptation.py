@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assets.lineage import Lab, lineage_asset
+from assets.memory import Item
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,9 +14,22 @@ if TYPE_CHECKING:
     from curriculum.results import StudyResult
 
 
+def _step_ledger(lab: Lab) -> list[Item]:
+    """What a training step's memory goes to, by the ledger."""
+    from transformers import AutoConfig
+
+    from curriculum.adaptation.ledger import ModelShape, predict
+    from curriculum.adaptation.training import uses_pages
+
+    shape = ModelShape.of(AutoConfig.from_pretrained(lab.model(lab.settings.base)))
+    size = 4 if lab.device == "cpu" or lab.profile.compute.precision == "float32" else 2
+    return [(row.part, row.bytes) for row in predict(shape, lab.settings, value_bytes=size, paged=uses_pages(lab.settings, lab.device))]
+
+
 @lineage_asset(
-    group="finetuning", kinds={"torch", "huggingface"}, settings="adapter", topics=("lora", "qlora", "domain_adaptation"), pool="gpu"
-)
+    group="finetuning", kinds={"torch", "huggingface"}, settings="adapter", topics=("lora", "qlora", "domain_adaptation"),
+    pool="gpu", ledger=_step_ledger,
+)  # fmt: skip
 def qlora_adapter(lab: Lab, domain_corpus: pd.DataFrame) -> ModelArtifact:
     """LoRA adapters over an NF4 base, trained on the training split of the domain corpus."""
     from curriculum.adaptation.training import train_adapter
@@ -27,7 +41,7 @@ def qlora_adapter(lab: Lab, domain_corpus: pd.DataFrame) -> ModelArtifact:
     )
 
 
-@lineage_asset(group="finetuning", kinds={"torch"}, settings="adapter", topics=("lora", "qlora"), pool="gpu")
+@lineage_asset(group="finetuning", kinds={"torch"}, settings="adapter", topics=("lora", "qlora"), pool="gpu", ledger=_step_ledger)
 def adapter_report(lab: Lab, qlora_adapter: ModelArtifact, domain_corpus: pd.DataFrame) -> StudyResult:
     """Perplexity on held-out domain text and on other text, adapter off and on; the memory ledger against the measured peak."""
     from curriculum.adaptation.report import report_adapter

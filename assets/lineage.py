@@ -7,6 +7,7 @@ atomically, checkpoints that survive a kill, metering, and the record of the run
 import inspect
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +15,16 @@ from typing import Any
 
 import dagster as dg
 
+from assets.memory import Item, never_retried
 from curriculum.code_version import code_version
-from curriculum.errors import UserError
+from curriculum.errors import MemoryLimitError, UserError
 from curriculum.hardware import Cost, resolve_device
+from curriculum.limits import out_of_memory
 from curriculum.results import Identity, RunRecord, StudyResult
 from curriculum.sources import local_sources
 from curriculum.storage import ArtifactStore, Manifest, digest_of, partition_name
 from resources.artifact_store import Stored, kind_of, metadata_of, write_value
+from resources.compute import Session
 
 # another interpreter or another library version may give another result, so neither reuses this one's
 _ENVIRONMENT = digest_of([sys.version, (Path(__file__).parents[1] / "requirements.lock").read_text(encoding="utf-8")])
@@ -92,6 +96,7 @@ def lineage_asset(
     name: str | None = None,
     deps: Iterable[str] = (),
     deep: bool = False,
+    ledger: Callable[[Lab], list[Item]] | None = None,
     partitions: Callable[[Any], dg.PartitionsDefinition] | None = None,
     partition_settings: Callable[[Any, str], Any] = lambda profile, partition: None,
 ) -> Callable[[Callable[..., Any]], Any]:
@@ -99,6 +104,7 @@ def lineage_asset(
 
     ``settings`` names the profile sections the body reads: they are part of what a result is reused by. The first one is
     ``lab.settings``. ``deps`` are upstream assets that are waited for but not read. ``deep`` leaves the asset out of the lineage's job.
+    ``ledger`` predicts what the body's memory goes to: (part, bytes) each. It is asked when memory has run out.
 
     ``partitions`` gives the asset's partitions under a profile; what is made is then a :class:`PerProfile`. The body runs once a
     partition, which is ``lab.partition``; an input that is partitioned comes as ``{partition: value, or None where it never ran}``.
@@ -129,7 +135,7 @@ def lineage_asset(
                 backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
             )
             def compute(context: dg.AssetExecutionContext, **values: Any) -> dg.Output:
-                job = _Job(context, body, sections, version, values, partition_settings)
+                job = _Job(context, body, sections, version, values, partition_settings, ledger)
                 return job.partitions() if partitions_def else job.whole()
 
             return compute
@@ -149,6 +155,7 @@ class _Job:
     version: str
     values: dict[str, Any]
     partition_settings: Callable[[Any, str], Any]
+    ledger: Callable[[Lab], list[Item]] | None = None
 
     def whole(self) -> dg.Output[Stored]:
         """The asset without partitions."""
@@ -159,10 +166,10 @@ class _Job:
         """Every partition of the run, each for itself.
 
         Raises:
-            UserError: some failed; the finished ones are kept and shown. Or the run was asked for under another profile.
+            UserError: some failed; the finished ones are kept and shown (dg.Failure where memory ran out). Or the run was asked for under another profile.
         """
         self._refuse_another_profile()
-        context, made, failed = self.context, {}, {}
+        context, made, failed = self.context, {}, dict[str, Exception]()
         for partition in context.partition_keys:
             try:
                 made[partition] = _materialise(self, partition)
@@ -170,17 +177,20 @@ class _Job:
                 if len(context.partition_keys) == 1:
                     raise
                 context.log.error("%s: %s", partition, error)
-                failed[partition] = str(error)
+                failed[partition] = error
         store = context.resources.artifacts.store()
         shown = {key: {**metadata_of(s.manifest, store.path(s.manifest)), "reused": s.reused} for key, s in made.items()}
         if failed:
             for partition, metadata in shown.items():
                 store.point(made[partition].manifest)
                 context.log_event(dg.AssetMaterialization(context.asset_key, partition=partition, metadata=metadata))
-            raise UserError(
+            said = (
                 f"{len(failed)} of {len(context.partition_keys)} partitions failed and {len(made)} are made and kept; run again "
-                f"{','.join(failed)}: " + "; ".join(f"{key}: {said}" for key, said in failed.items())
+                f"{','.join(failed)}: " + "; ".join(f"{key}: {error}" for key, error in failed.items())
             )
+            if any(isinstance(error, dg.Failure) and not error.allow_retries for error in failed.values()):
+                raise dg.Failure(said, allow_retries=False)  # the one that ran out of memory would again
+            raise UserError(said)
         for partition, metadata in shown.items():
             context.add_asset_metadata(metadata, partition_key=partition)
         digests = {key: stored.manifest.digest for key, stored in made.items()}
@@ -211,20 +221,43 @@ def _materialise(job: _Job, partition: str) -> Stored:
     if reused is not None:
         context.log.info("%s: reused version %s", asset, reused.version)
         return Stored(reused, reused=True)
-    with resources.compute.session() as cost, store.staging(asset) as staged:
-        lab = Lab(
-            settings=getattr(profile, job.sections[0]) if job.sections else None,
-            profile=profile,
-            out=staged,
-            checkpoints=store.checkpoints(asset, key),
-            device=resolve_device(profile.compute.device),
-            progress=lambda line: context.log.info("%s: %s", asset, line),
-            resources=resources,
-            partition=partition,
-        )
-        value = job.body(lab, **job.values)
+    lab: Lab | None = None
+    try:
+        with _session(job, asset) as session, store.staging(asset) as staged:
+            lab = _lab(job, asset, partition, staged, store.checkpoints(asset, key), session)
+            value = job.body(lab, **job.values)
+            session.check()  # before anything is published
+            return Stored(_publish(job, asset, store, staged, value, session.cost, key, inputs, made_from))
+    except (MemoryError, RuntimeError, MemoryLimitError) as error:
+        if not out_of_memory(error):
+            raise
+        known = job.ledger(lab) if job.ledger and lab else None
+        never_retried(context, asset, error, known, job.values, job.sections)
 
-        return Stored(_publish(job, asset, store, staged, value, cost, key, inputs, made_from))
+
+def _session(job: _Job, asset: str) -> AbstractContextManager[Session]:
+    context = job.context
+    return context.resources.compute.session(holder=context.run_id, progress=lambda line: context.log.info("%s: %s", asset, line))
+
+
+def _lab(job: _Job, asset: str, partition: str, out: Path, checkpoints: Path, session: Session) -> Lab:
+    resources = job.context.resources
+    profile = resources.settings.value
+
+    def progress(line: str) -> None:
+        job.context.log.info("%s: %s", asset, line)
+        session.check()
+
+    return Lab(
+        settings=getattr(profile, job.sections[0]) if job.sections else None,
+        profile=profile,
+        out=out,
+        checkpoints=checkpoints,
+        device=resolve_device(profile.compute.device),
+        progress=progress,
+        resources=resources,
+        partition=partition,
+    )
 
 
 def _input_digest(store: ArtifactStore, name: str, value: Any) -> str:

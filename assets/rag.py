@@ -24,7 +24,7 @@ def support_verifier(lab: Lab, qa_dataset: pd.DataFrame, labelled_claims: pd.Dat
     )  # fmt: skip
 
 
-@lineage_asset(group="rag", kinds={"scikitlearn"}, settings="verifier", topics=("faithfulness",))
+@lineage_asset(group="rag", kinds={"scikitlearn"}, settings="verifier", topics=("faithfulness",), pool="gpu")
 def verifier_calibration(lab: Lab, support_verifier: ModelArtifact, labelled_claims: pd.DataFrame) -> StudyResult:
     """The verifier's agreement with human labels on held-out claims, beside cosine similarity and token containment."""
     from curriculum.grounding.calibration import calibrate
@@ -64,7 +64,7 @@ def rag_answers(
     return answer_questions(notes_questions, passages, pipeline, lab.settings, progress=lab.progress, seed=lab.seed)
 
 
-@lineage_asset(group="rag", kinds={"ragas"}, settings="rag", topics=("answer_generation", "faithfulness"))
+@lineage_asset(group="rag", kinds={"ragas"}, settings="rag", topics=("answer_generation", "faithfulness"), pool="gpu")
 def rag_report(lab: Lab, rag_answers: pd.DataFrame, promoted_verifier: ModelArtifact, passages: pd.DataFrame) -> StudyResult:
     """Groundedness (ragas, judged by our verifier), answer F1 and answer rate together; citations; context precision and recall."""
     from curriculum.grounding.verifier import SupportVerifier

@@ -34,7 +34,7 @@ def qa_reader(lab: Lab, qa_dataset: pd.DataFrame) -> ModelArtifact:
     )  # fmt: skip
 
 
-@lineage_asset(group="finetuning", kinds={"torch"}, settings="reader", topics=("full_finetuning",))
+@lineage_asset(group="finetuning", kinds={"torch"}, settings="reader", topics=("full_finetuning",), pool="gpu")
 def qa_report(lab: Lab, qa_reader: ModelArtifact, qa_dataset: pd.DataFrame) -> StudyResult:
     """The official SQuAD F1 and exact match on unseen articles, with the hyper-parameter table."""
     from curriculum.reading.report import qa_report

@@ -29,7 +29,7 @@ def reranker(
     )  # fmt: skip
 
 
-@lineage_asset(group="search", kinds={"torch"}, settings=("reranker", "retrieval"), topics=("reranking",))
+@lineage_asset(group="search", kinds={"torch"}, settings=("reranker", "retrieval"), topics=("reranking",), pool="gpu")
 def reranker_report(
     lab: Lab,
     reranker: ModelArtifact,

@@ -74,7 +74,7 @@ def search_index(lab: Lab, bm25_index: IndexArtifact, dense_index: IndexArtifact
     return IndexArtifact(lab.out, {"bm25": bm25_index.facts, "dense": dense_index.facts})
 
 
-@lineage_asset(group="search", kinds={"mteb"}, settings="retrieval", topics=("hybrid_search", "dense_and_sparse"))
+@lineage_asset(group="search", kinds={"mteb"}, settings="retrieval", topics=("hybrid_search", "dense_and_sparse"), pool="gpu")
 def hybrid_search_report(
     lab: Lab, passages: pd.DataFrame, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
 ) -> StudyResult:

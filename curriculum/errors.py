@@ -15,3 +15,7 @@ class DataError(UserError):
 
 class IntegrityError(UserError):
     """An artifact on disk is not what its manifest says."""
+
+
+class MemoryLimitError(UserError):
+    """A step needed more memory than it may have. Trying again would need as much: it is never retried."""

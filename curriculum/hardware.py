@@ -1,15 +1,14 @@
-"""The machine: what it is, how many threads to use, what a computation costs, and who holds a device."""
+"""The machine: what it is, how many threads to use, and what a computation costs."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import re
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from curriculum.errors import UserError
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _STATM = Path("/proc/self/status"), Path("/proc/self/statm")
 
 
 class ComputeSettings(BaseModel):
@@ -61,6 +60,13 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def resident_bytes() -> int:
+    """Resident memory of this process now (Linux), or its peak since it started (elsewhere)."""
+    if _STATM.exists():
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return peak_resident_bytes()
+
+
 def reset_peak() -> bool:
     """Make the peak meter start again from the present; False where the kernel cannot (the peak is then the process's)."""
     try:
@@ -96,21 +102,6 @@ def resolve_device(device: str) -> str:
     if not available:
         raise UserError(f"compute.device is '{device}' but no CUDA device is visible; set compute.device: cpu (or auto)")
     return device
-
-
-@contextlib.contextmanager
-def device_lease(device: str, folder: Path) -> Iterator[None]:
-    """Hold ``device`` alone among the processes of this machine: a file lock, which the kernel drops when the holder dies.
-
-    A pool in the orchestrator only schedules; this is what excludes. A CPU is shared, so its lease is free.
-    """
-    if device == "cpu":
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{device.replace(':', '-')}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def use_threads(threads: int) -> int:

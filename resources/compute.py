@@ -1,13 +1,22 @@
 """Compute: the device, its precision, threads, memory cap, meter and lease."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
-from curriculum.errors import UserError
-from curriculum.hardware import ComputeSettings, Cost, describe_hardware, device_lease, resolve_device, use_threads
+from curriculum.hardware import ComputeSettings, Cost, describe_hardware, resolve_device, use_threads
+from curriculum.limits import device_lease, memory_cap
+
+
+@dataclass(frozen=True)
+class Session:
+    """A block that holds its device: what it costs so far, and the check of its memory that lines of progress make."""
+
+    cost: Cost
+    check: Callable[[], None]
 
 
 class Compute(dg.ConfigurableResource):
@@ -25,23 +34,19 @@ class Compute(dg.ConfigurableResource):
         return cls(**settings.model_dump(), lease_folder=str(lease_folder))
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Cost]:
-        """Hold the device, set threads, and meter the block.
+    def session(self, *, holder: str = "", progress: Callable[[str], None] = lambda line: None) -> Iterator[Session]:
+        """Hold the device (``holder`` is the run that does), bound its memory, set threads, and meter the block.
 
         Raises:
-            UserError: the block's peak resident memory was above ``memory_cap_gb``.
+            MemoryLimitError: the block's resident memory was above ``memory_cap_gb`` (on a CPU; on a GPU torch.OutOfMemoryError).
         """
         device = resolve_device(self.device)
-        with device_lease(device, Path(self.lease_folder)):
-            use_threads(self.threads)
+        use_threads(self.threads)
+        lease = device_lease(device, Path(self.lease_folder), holder=holder, progress=progress)
+        with lease, memory_cap(self.memory_cap_gb, device) as check:
             cost = Cost()
-            yield cost
-        peak = cost.stop().peak_memory_bytes / 2**30
-        if device == "cpu" and peak > self.memory_cap_gb:
-            raise UserError(
-                f"peak memory {peak:.1f} GiB is above compute.memory_cap_gb={self.memory_cap_gb}; "
-                "lower the batch or the lengths of this asset's settings, or raise the cap"
-            )
+            yield Session(cost, check)
+            cost.stop()
 
     def hardware(self) -> str:
         return describe_hardware(resolve_device(self.device))

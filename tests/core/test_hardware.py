@@ -1,4 +1,4 @@
-"""The meter, the lease and the device setting."""
+"""The meter and the device setting."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 
 from curriculum import hardware
 from curriculum.errors import UserError
-from curriculum.hardware import device_lease, matmul_peak_flops, memory_bandwidth, resolve_device, timed
-from resources.compute import Compute
+from curriculum.hardware import matmul_peak_flops, memory_bandwidth, resolve_device, timed
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,12 +38,6 @@ def test_the_meter_sees_the_peak_of_its_own_block_only() -> None:
     assert second < first - 90 * 2**20
 
 
-def test_going_over_the_memory_cap_is_one_clear_error(tmp_path: Path) -> None:
-    compute = Compute(memory_cap_gb=0.01, lease_folder=str(tmp_path))
-    with pytest.raises(UserError, match=r"above compute\.memory_cap_gb=0\.01; lower the batch"), compute.session():
-        sum(range(10))
-
-
 def test_a_device_that_is_not_there_is_named() -> None:
     import torch
 
@@ -62,28 +55,3 @@ def test_the_roofs_are_counted_in_what_was_multiplied_and_moved(monkeypatch: pyt
     monkeypatch.setattr(hardware, "timed", lambda call, device: 0.5 if call() is not None else 0.0)  # a clock that no other load moves
     assert matmul_peak_flops(seconds=0.01, size=64) == 2 * 64**3 / 0.5
     assert memory_bandwidth(seconds=0.01, megabytes=3) == 2 * 3 * 2**20 / 0.5
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from curriculum.hardware import device_lease
-with device_lease("cuda:0", Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lease_excludes_another_process_and_ends_with_its_holder(tmp_path: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None and holder.stdout.readline().strip() == "held"
-    waiter = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    time.sleep(0.5)
-    assert waiter.poll() is None
-    holder.kill()
-    holder.wait()
-    assert waiter.stdout is not None and waiter.stdout.readline().strip() == "held"
-    waiter.kill()
-    waiter.wait()
-    with device_lease("cpu", tmp_path / "never-made"):
-        assert not (tmp_path / "never-made").exists()
