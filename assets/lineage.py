@@ -166,7 +166,8 @@ class _Job:
         """Every partition of the run, each for itself.
 
         Raises:
-            UserError: some failed; the finished ones are kept and shown (dg.Failure where memory ran out). Or the run was asked for under another profile.
+            UserError: some failed; the finished ones are kept and shown. Or the run was asked for under another profile.
+            dg.Failure: some failed, and one of them because memory ran out: the run is not tried again.
         """
         self._refuse_another_profile()
         context, made, failed = self.context, {}, dict[str, Exception]()

@@ -7,15 +7,24 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from curriculum.errors import UserError
 from curriculum.results import StudyResult
 
 EXPERIMENT = "curriculum"
 
 
 def journal_uri(folder: Path) -> str:
-    """The tracking server of ``MLFLOW_TRACKING_URI``, or a file under ``folder``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'journal.db'}"
+    """The tracking server of ``MLFLOW_TRACKING_URI``, or a file under ``folder``.
+
+    Raises:
+        UserError: that variable holds a server's password, which MLflow would repeat in its errors.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith(("http://", "https://")) and urlsplit(uri).password:
+        raise UserError("MLFLOW_TRACKING_URI holds a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead")
+    return uri or f"sqlite:///{folder / 'journal.db'}"
 
 
 def _start(uri: str, artifacts: str, name: str, tags: dict[str, str]) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,29 @@ def _user_folder(source: Source, uri: str) -> Path:
     folder = Path(source.name).expanduser().absolute()
     if not folder.exists():
         raise SourceError(f"source '{uri}': {folder} does not exist; correct the path in the profile")
-    return folder
+    refuse_links_out(folder)
+    return folder.resolve() if ".." in folder.parts else folder  # a folder's name becomes its collection's, which '..' must not
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a folder with a symbolic link that leads out of it: what is read would be more than what was named.
+
+    Links within it are fine, and so is one that is named itself.
+
+    Raises:
+        SourceError: there is such a link, or one that goes round in a circle; it is named with what it points at.
+    """
+    root = folder.resolve()
+    for parent, folders, files in os.walk(folder):  # links to folders are listed, not followed
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if not path.is_symlink():
+                continue
+            try:
+                target = path.resolve()
+            except (RuntimeError, OSError):  # a circle
+                target = None
+            if target is None or not target.is_relative_to(root):
+                raise SourceError(f"{path} is a symbolic link to {os.readlink(path)}, outside {folder}; copy there what it points at, or remove it")
 
 
 def model_folder(uri: str, cache: Path) -> Path:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from curriculum.errors import IntegrityError, UserError
 
@@ -59,6 +59,15 @@ class Manifest(BaseModel):
     target: dict[str, str] | None = None
     seconds: float = 0.0
     created_at: str = ""
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        """A file lies below its version's folder: a manifest fetched from elsewhere may name no other place to write to."""
+        outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
+        if outside:
+            raise ValueError(f"{outside[0]!r} is outside the artifact")
+        return files
 
     @property
     def digest(self) -> str:

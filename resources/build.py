@@ -36,6 +36,8 @@ def build_resources(
     artifacts = Artifacts(root=os.environ.get("CURRICULUM_ARTIFACTS") or str(local), local=str(local), fresh=fresh)
     compute = Compute.of(value.compute, folder / "locks")
     models = ModelStore(cache=str(folder / "models"))
+    uri = journal_uri(folder)
+    tracked = dg.EnvVar("MLFLOW_TRACKING_URI") if uri == os.environ.get("MLFLOW_TRACKING_URI") else uri  # a database's has a password
     return {
         "settings": settings,
         "alerts": Alerts(webhook=dg.EnvVar("CURRICULUM_WEBHOOK") if "CURRICULUM_WEBHOOK" in os.environ else ""),
@@ -44,6 +46,6 @@ def build_resources(
         "datasets": DatasetStore(),
         "artifacts": artifacts,
         "io_manager": ArtifactIOManager(artifacts=artifacts),
-        "journal": Journal(uri=journal_uri(folder) if journal else "", artifacts=str(folder / "journal")),
+        "journal": Journal(uri=tracked if journal else "", artifacts=str(folder / "journal")),
         "generator": GeneratorResource(settings=settings, models=models, compute=compute),
     }

@@ -14,6 +14,7 @@ import pandas as pd
 
 from curriculum.corpora.documents import document, documents_table, language_of, plain
 from curriculum.errors import DataError
+from curriculum.sources import refuse_links_out
 
 _TEXT = (".md", ".txt", ".rst", ".md.gz", ".txt.gz", ".rst.gz")
 _LINES = (".jsonl", ".jsonl.gz")
@@ -23,6 +24,11 @@ _UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 def _present(path: Path) -> Path:
     if not path.exists():
         raise DataError(f"{path} does not exist; correct the path: source in the profile")
+    return path
+
+
+def _contained(path: Path) -> Path:
+    refuse_links_out(_present(path))
     return path
 
 
@@ -119,8 +125,9 @@ def read_documents(path: Path) -> pd.DataFrame:
 
     Raises:
         DataError: a missing path, no text in it, a broken file, or an id that stands twice.
+        SourceError: a symbolic link leads out of the folder.
     """
-    is_file = _present(path).is_file()
+    is_file = _contained(path).is_file()
     inside = [path] if is_file else sorted(p for p in path.rglob("*") if p.is_file())
     files = [p for p in inside if is_file or p.name.lower().endswith(_TEXT + _LINES)]
     rows: list[dict[str, str]] = []
@@ -168,7 +175,9 @@ def read_beir(folder: Path) -> Beir:
 
     Raises:
         DataError: a missing or broken file, an empty corpus, an id that stands twice, or qrels that name what is not there.
+        SourceError: a symbolic link leads out of the folder.
     """
+    refuse_links_out(folder)
     corpus = _beir_table(_beir_file(folder, "corpus.jsonl"), "doc_id", ("title", "text"))
     queries = _beir_table(_beir_file(folder, "queries.jsonl"), "query_id", ("text",))
     return Beir(folder.name, corpus, queries, _qrels(folder, set(queries["query_id"]), set(corpus["doc_id"])))
@@ -232,8 +241,9 @@ def read_squad(path: Path) -> pd.DataFrame:
 
     Raises:
         DataError: no file, JSON of another shape, an answer that does not stand at its offset, or an id that stands twice.
+        SourceError: a symbolic link leads out of the folder.
     """
-    files = [path] if _present(path).is_file() else sorted([*path.glob("*.json"), *path.glob("*.json.gz")])
+    files = [path] if _contained(path).is_file() else sorted([*path.glob("*.json"), *path.glob("*.json.gz")])
     if not files:
         raise DataError(f"{path} holds no SQuAD file (.json or .json.gz); correct the path: source in the profile")
     rows = [row for file in files for row in _squad_file(file)]

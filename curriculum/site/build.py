@@ -56,7 +56,7 @@ def build_site(
     ordered = sorted(notes, key=lambda note: given.get(note.id, len(given)))
     order = learning_order(ordered)
     for note in ordered:
-        (pages / f"{note.id}.md").write_text(_page(note, order, {n.id: n.title for n in notes}, figures, syllabus), encoding="utf-8")
+        (pages / f"{note.id}.md").write_text(_page(note, order, {n.id: _without_html(n.title) for n in notes}, figures, syllabus), encoding="utf-8")
     (pages / "index.md").write_text(_index(ordered, titles, syllabus), encoding="utf-8")
     (pages / "figures.md").write_text(_figures_page(figures, measured), encoding="utf-8")
     (pages / "topics.md").write_text(_topics_page(topics, {note.id for note in notes}, figures, measured), encoding="utf-8")
@@ -86,7 +86,8 @@ def _config(notes: Sequence[Note], titles: Mapping[str, str], pages: Path, html:
 
 
 def _page(note: Note, order: Sequence[str], titles: Mapping[str, str], figures: Figures, syllabus: Syllabus) -> str:
-    text = _ASSET.sub(lambda m: f"[`{m[1]}`](figures.md#{m[1]})" if m[1] in note.assets and m[1] in figures else m[0], _outside_code(note.text))
+    prose = _outside_code(_without_html(note.text))
+    text = _ASSET.sub(lambda m: f"[`{m[1]}`](figures.md#{m[1]})" if m[1] in note.assets and m[1] in figures else m[0], prose)
     before = ", ".join(f"[{titles[p]}]({p}.md)" for p in note.prerequisites)
     following = [n for n in order[order.index(note.id) + 1 :][:1]]
     topic = syllabus.topics().get(note.id)
@@ -103,6 +104,7 @@ def _page(note: Note, order: Sequence[str], titles: Mapping[str, str], figures: 
 
 
 _HELD = "\x00"
+_TAG = re.compile(r"(^```.*?^```[ \t]*$|``[^\n]+?``|`(?:[^`\n]|\n(?!\s*\n))*`)|<(?=[A-Za-z/!?])(?!https?://)", re.MULTILINE | re.DOTALL)
 
 
 def _outside_code(text: str) -> str:
@@ -110,10 +112,19 @@ def _outside_code(text: str) -> str:
     return re.sub(r"^```.*?^```$", lambda block: block[0].replace("`", _HELD), text, flags=re.MULTILINE | re.DOTALL)
 
 
+def _without_html(text: str) -> str:
+    """``text`` with its tags as text, but for those in code and for addresses between angle brackets."""
+    return _TAG.sub(lambda m: m[1] or "&lt;", text)
+
+
 def _table(rows: Sequence[Sequence[object]]) -> list[str]:
     if not rows:
         return ["Not measured yet: `make run` does."]
-    return ["| metric | value | n |", "|---|---|---|", *(f"| {name} | {value} | {'' if n is None else n} |" for name, value, n in rows)]
+    return ["| metric | value | n |", "|---|---|---|", *(_without_html(_row(*row)) for row in rows)]
+
+
+def _row(name: object, value: object, n: object) -> str:
+    return f"| {name} | {value} | {'' if n is None else n} |"
 
 
 def _index(notes: Sequence[Note], titles: Mapping[str, str], syllabus: Syllabus) -> str:
@@ -128,7 +139,7 @@ def _index(notes: Sequence[Note], titles: Mapping[str, str], syllabus: Syllabus)
     for part in dict.fromkeys(note.part for note in notes):
         goal = next((p.goal for p in syllabus.parts if p.id == part), "")
         lines += [f"## {titles.get(part, part)}", "", goal, ""]
-        lines += [f"- [{note.title}]({note.id}.md)" for note in notes if note.part == part] + [""]
+        lines += [f"- [{_without_html(note.title)}]({note.id}.md)" for note in notes if note.part == part] + [""]
     return "\n".join(lines)
 
 

@@ -98,7 +98,7 @@ def test_an_adapter_says_its_ledger(tmp_path: Path) -> None:
         result = run(tmp_path, raises(MemoryError()), adapter, instance=instance, adapter={"base": f"path:{base}"})
     text = failure(result)[1]
     assert "ran out of memory: MemoryError. By its ledger: " in text
-    assert all(part in text for part in ("weights, NF4 codes", "gradients", "optimizer", "logits"))
+    assert all(part in text for part in ("weights, NF4 codes", "gradients", "optimizer", "activations"))
 
 
 def errors() -> list[tuple[BaseException, int]]:

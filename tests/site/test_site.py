@@ -115,3 +115,17 @@ def test_the_packaged_notes_have_a_learning_path() -> None:
     if len(known) == len(load_syllabus().topics()):
         assert sorted(learning_order(notes)) == sorted(known)
     assert build.read_notes(ROOT / "notes") == notes
+
+
+def test_tags_in_a_note_and_in_figures_are_text(folder: Path, tmp_path: Path) -> None:
+    note = folder / "self_attention.md"
+    told = '\n\nThe word "<her>" and <script>alert(1)</script>, `<b>` and y_<t, <https://example.org/y>.\n\n`\n\n<img src=x onerror=alert(2)>\n\n`\n'
+    note.write_text(note.read_text().replace("title: T", "title: <script>alert(3)</script>") + told)
+    figures = {"attention_study": [["<script>alert(4)</script>", "1", 7]]}
+    index = build_site(read_notes(folder), load_syllabus(), figures, "", tmp_path / "site")
+    for page in index.parent.glob("*.html"):
+        text = page.read_text()
+        assert not re.search(r"<script>alert|<img src=x|<her>", text), page.name
+    text = (index.parent / "self_attention.html").read_text()
+    assert "&lt;script&gt;alert(1)" in text and "<code>&lt;b&gt;</code>" in text and "&lt;her&gt;" in text and 'href="https://example.org/y"' in text
+    assert "&amp;lt;" not in text
