@@ -6,7 +6,7 @@ PROFILE ?= starter
 export DAGSTER_HOME := $(CURDIR)/.curriculum/dagster
 export PYTHONPATH   := $(CURDIR)
 
-.PHONY: run test ui notes gate setup lint readme validate clean
+.PHONY: run test ui notes gate setup lint readme validate sbom audit clean
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.ready
@@ -45,8 +45,24 @@ validate: setup
 	@$(BIN)/python -c "import pathlib, curriculum.cli; curriculum.cli.instance_config(pathlib.Path('$(DAGSTER_HOME)'))"
 	$(BIN)/dagster definitions validate
 
+# tools that look at the environment from outside it: what they need is not what the project needs
+.tools/.ready:
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	@touch $@
+
+# the bill of materials (CycloneDX), from what is installed; needs no network once its tool is there
+sbom: setup .tools/.ready
+	@mkdir -p .curriculum
+	.tools/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --validate -o .curriculum/sbom.json
+	@echo "bill of materials: .curriculum/sbom.json"
+
+# known vulnerabilities of the pinned versions; asks the advisory database of PyPI, and fails where it cannot
+audit: .tools/.ready
+	.tools/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
+
 readme: setup
 	$(BIN)/python -m curriculum.cli readme
 
 clean:
-	rm -rf .curriculum .ruff_cache .hypothesis
+	rm -rf .curriculum .tools .ruff_cache .hypothesis
