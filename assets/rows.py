@@ -42,7 +42,7 @@ def part_of(settings: RowSettings, prefix: str, model: str = "") -> dict[str, An
     return found | ({"embedding_models": found["embedding_models"].get(model)} if model else {})
 
 
-@lineage_asset(group="search", kinds={"parquet"}, settings="retrieval", deep=True)
+@lineage_asset(group="search", kinds={"parquet"}, settings="retrieval", pool="gpu", deep=True)
 def leg_hits(
     lab: Lab, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
 ) -> pd.DataFrame:
@@ -68,7 +68,9 @@ def fusion_table(lab: Lab, fusion_row: dict[str, StudyResult | None]) -> StudyRe
     return comparison("fusion_table", fusion_row, by="ndcg_at_10", seed=lab.seed)
 
 
-@lineage_asset(group="search", kinds={"mteb"}, settings="retrieval", topics=("hybrid_search",), partitions=rows_of("retrieval_track_row"))
+@lineage_asset(
+    group="search", kinds={"mteb"}, settings="retrieval", topics=("hybrid_search",), pool="gpu", partitions=rows_of("retrieval_track_row")
+)
 def retrieval_track_row(
     lab: Lab, passages: pd.DataFrame, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
 ) -> StudyResult:
