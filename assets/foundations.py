@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from curriculum.artifacts import DirectoryArtifact, ModelArtifact
     from curriculum.results import StudyResult
 
+ABLATED = ("normalization", "feed_forward", "positional_encoding", "dropout", "embedding_layer", "mixture_of_experts")
+
 
 @lineage_asset(group="foundations", kinds={"torch"}, settings="transformer", topics=("self_attention", "flash_attention"), pool="gpu")
 def attention_study(lab: Lab) -> StudyResult:
@@ -64,6 +66,14 @@ def vocabulary_study(lab: Lab, tokenized_corpus: DirectoryArtifact) -> StudyResu
     from curriculum.transformer.vocabulary_study import vocabulary_study
 
     return vocabulary_study(tokenized_corpus, lab.settings.vocabulary, seed=lab.seed, checkpoints=lab.checkpoints, progress=lab.progress)
+
+
+@lineage_asset(group="foundations", kinds={"torch"}, settings="ablations", topics=ABLATED, deep=True)
+def ablation_study(lab: Lab, tokenized_corpus: DirectoryArtifact) -> StudyResult:
+    """One part of a small Transformer changed at a time: norms, activations, positions, dropout, tying, experts; three seeds each."""
+    from curriculum.transformer.ablation_study import ablation_study
+
+    return ablation_study(tokenized_corpus, lab.settings, seed=lab.seed, checkpoints=lab.checkpoints, progress=lab.progress)
 
 
 @lineage_asset(group="foundations", kinds={"yaml"}, settings="published", topics=("gemini", "gpt", "llama", "mistral", "t5", "bert"))

@@ -25,7 +25,7 @@ from curriculum.rows.settings import RowSettings
 from curriculum.static_embeddings.settings import StaticEmbeddingsSettings
 from curriculum.syllabus import Bar
 from curriculum.tokenization.settings import TokenizationSettings
-from curriculum.transformer.settings import BridgeSettings, TransformerSettings
+from curriculum.transformer.settings import AblationSettings, BridgeSettings, TransformerSettings
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -53,6 +53,7 @@ class Profile(BaseModel):
     corpora: CorporaSettings = CorporaSettings()
     tokenization: TokenizationSettings = TokenizationSettings()
     transformer: TransformerSettings = TransformerSettings()
+    ablations: AblationSettings = AblationSettings()
     bridges: BridgeSettings = BridgeSettings()
     published: PublishedSettings = PublishedSettings()
     static_embeddings: StaticEmbeddingsSettings = StaticEmbeddingsSettings()

@@ -65,6 +65,46 @@ class VocabularyStudySettings(TrainingSettings):
     hidden: int = Field(256, gt=0)
 
 
+class AblationSettings(TrainingSettings):
+    """One small Transformer, one part changed at a time: equal corpus, tokens, optimizer and budget.
+
+    The defaults are 16 changes and one reference under three seeds, 51 runs of 0.2 million tokens at 3 MFLOP a token: about a
+    quarter of an hour on one thread.
+    """
+
+    seeds: int = Field(3, ge=2, description="runs a variant, for the interval")
+    length: int = Field(64, gt=8, description="tokens a block predicts in training")
+    stretch: int = Field(4, ge=2, description="held-out windows are this many training lengths long")
+    test_windows: int = Field(100, ge=2, description="such windows that are scored, at most")
+    validation_blocks: int = Field(48, gt=0, description="blocks of the training length behind a curve's points, at most")
+    small_tokens: int = Field(12_288, gt=0, description="text of the runs with dropout, which read it many times over")
+    dropouts: tuple[float, ...] = Field((0.1, 0.2), min_length=1, description="shares that are dropped, beside none")
+    timing_rounds: int = Field(10, ge=2, description="training steps an activation, taken in turn, behind tokens per second")
+    steps: int = Field(400, gt=0)
+    batch_size: int = Field(8, gt=0, description="blocks a step")
+    warmup_steps: int = 40
+    validate_every: int = Field(40, ge=0)
+    checkpoint_every: int = Field(100, gt=0)
+    layers: int = Field(4, gt=0)
+    width: int = Field(64, gt=0)
+    heads: int = Field(4, gt=0)
+    hidden: int = Field(176, gt=0, description="width of the gated block; half as much again where nothing gates, split between active experts")
+    experts: int = Field(8, gt=1)
+    experts_per_token: int = Field(2, gt=0)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> AblationSettings:
+        if self.hidden % 2 or self.hidden % self.experts_per_token:
+            raise ValueError(f"hidden {self.hidden} must divide by 2 and by experts_per_token {self.experts_per_token}, for blocks of equal size")
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"width {self.width} must divide by heads {self.heads} into an even head dimension")
+        if self.experts_per_token > self.experts:
+            raise ValueError(f"experts_per_token {self.experts_per_token} is more than experts {self.experts}")
+        if not all(0 < share < 1 for share in self.dropouts):
+            raise ValueError(f"dropouts are shares between 0 and 1, not {self.dropouts}")
+        return self
+
+
 class TransformerSettings(TrainingSettings):
     """The mini-Transformer: its shape beside its budget. The defaults are the starter profile's."""
 
