@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -224,6 +225,23 @@ def ui(profile: ProfileOption = "starter", port: int = 3000, host: str = "127.0.
     """Open the Dagster UI and its daemon on the same instance."""
     command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions", "-p", str(port), "-h", host]
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=_environment(profile, fresh=False), check=False).returncode)
+
+
+@app.command()
+def service(
+    command: Annotated[list[str], typer.Argument(help="one of the orchestrator's programs and its arguments, after --")],
+    profile: ProfileOption = "starter",
+) -> None:
+    """Become one process of a deployment, such as ``service -- dagster-daemon run``, with this project's instance and environment."""
+    from curriculum.profile import load_profile
+
+    load_profile(profile)
+    beside = Path(sys.executable).with_name(command[0])
+    program = str(beside) if beside.exists() else shutil.which(command[0])
+    if program is None:
+        raise UserError(f"there is no program {command[0]!r} on the path; name one such as dagster-webserver or dagster-daemon")
+    os.chdir(PROJECT)
+    os.execve(program, [program, *command[1:]], _environment(profile, fresh=False))  # in our place: signals reach it
 
 
 @app.command()

@@ -89,3 +89,16 @@ def test_accepting_a_baseline_makes_the_gate_see_a_regression_and_is_journaled(h
     assert code == 1 and "regressed" in text
     side_by_side = CliRunner().invoke(app, ["compare", "baseline", "latest", "--profile", profile])
     assert side_by_side.exit_code == 0 and ".f1" in side_by_side.output and "-0.2" in side_by_side.output
+
+
+def test_a_service_is_the_program_itself_on_the_instance_of_this_project(tmp_path: Path) -> None:
+    environment = {**os.environ, "CURRICULUM_HOME": str(tmp_path), "CURRICULUM_POSTGRES_URL": "postgresql+psycopg2://u:0secret0@host/db"}
+    told = "import os; print(os.getpid(), os.environ['DAGSTER_HOME'], os.environ['CURRICULUM_PROFILE'], os.getcwd()); raise SystemExit(3)"
+    command = [sys.executable, "-m", "curriculum.cli", "service", "--profile", "workstation", "--", "python", "-c", told]
+    started = subprocess.Popen(command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    said, _ = started.communicate(timeout=60)
+    assert said.split() == [str(started.pid), str(tmp_path / "dagster"), "workstation", str(ROOT)] and started.returncode == 3
+    written = (tmp_path / "dagster/dagster.yaml").read_text()
+    assert "postgres_url: {env: CURRICULUM_POSTGRES_URL}" in written and "0secret0" not in written
+    done = subprocess.run([*command[:4], "--", "dagster-deamon"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: there is no program 'dagster-deamon'")
