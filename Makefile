@@ -6,7 +6,7 @@ PROFILE ?= starter
 export DAGSTER_HOME := $(CURDIR)/.curriculum/dagster
 export PYTHONPATH   := $(CURDIR)
 
-.PHONY: run test ui notes gate setup lint readme validate sbom audit clean
+.PHONY: run test e2e ui notes gate drills setup lint readme screenshots validate sbom audit clean
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.ready
@@ -39,6 +39,14 @@ lint: setup
 # one worker a core of the smallest machine; a file's tests stay on one worker, which keeps its fixtures
 test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# the real services: a browser in front of `make ui`, and the deployment's own commands. Needs chromium, chromium-driver and postgresql
+e2e: setup
+	$(BIN)/python -m pytest -n 0 -m e2e
+
+# docs/*.png, from the home of a finished `make run`. Needs chromium and chromium-driver
+screenshots: setup
+	$(BIN)/python docs/screenshots.py
 
 # the project's own definitions, by the orchestrator's own validators
 validate: setup
