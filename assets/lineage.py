@@ -286,7 +286,8 @@ def _publish(
     if getattr(value, "path", staged) != staged:
         raise UserError(f"asset '{asset}' returned files outside lab.out ({value.path}); write them under lab.out")
     write_value(value, staged)
-    unique = key if not store.versions(asset) else f"{key}-{run_id[:6]}"
+    taken = {m.version for m in store.versions(asset)}  # a version that was damaged is made again under its name: promotions name it
+    unique = key if key not in taken else f"{key}-{run_id[:6]}"
     manifest = store.publish(
         staged,
         Manifest(

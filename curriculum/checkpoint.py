@@ -32,11 +32,14 @@ def save_checkpoint(
     note = json.dumps({"step": step, "losses": losses, "run": run})
     directory.mkdir(parents=True, exist_ok=True)
     unfinished = directory / f".{_FILE}.{os.getpid()}"
-    with unfinished.open("wb") as handle:
-        handle.write(save(tensors, metadata={"note": note}))
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(unfinished, directory / _FILE)
+    try:
+        with unfinished.open("wb") as handle:
+            handle.write(save(tensors, metadata={"note": note}))
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(unfinished, directory / _FILE)
+    finally:  # on a full disk the unfinished file would keep it full
+        unfinished.unlink(missing_ok=True)
 
 
 def load_checkpoint(

@@ -9,7 +9,6 @@ temporary folder that the next write sweeps away. ``work/ASSET/KEY`` holds check
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -22,10 +21,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from curriculum.disk import disk_full, fsync, fsync_tree, full_disk_message, write_atomically
 from curriculum.errors import IntegrityError, UserError
 
 MANIFEST = "manifest.json"
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _verified: set[tuple[str, str]] = set()  # (path, digest) already hashed by this process
 
 
@@ -42,6 +41,8 @@ class Manifest(BaseModel):
     """What a version is: its files, what made it, and from what. ``target`` names the version a promotion points at.
 
     ``inputs`` are the digests of what it was made from, ``made_from`` the versions: of a promoted input, the version that was promoted.
+    ``sequence`` counts the versions of an asset in the order they were published: a clock that was set back cannot reorder them.
+    ``seal`` is the SHA-256 of everything else here: a damaged manifest is not believed.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -59,6 +60,8 @@ class Manifest(BaseModel):
     target: dict[str, str] | None = None
     seconds: float = 0.0
     created_at: str = ""
+    sequence: int = 0
+    seal: str = ""
 
     @field_validator("files")
     @classmethod
@@ -88,28 +91,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path``, fsync, and replace: a reader sees the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _fsync_tree(directory: Path) -> None:
-    for path in [directory, *directory.rglob("*")]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _again(asset: str) -> str:
+    """The command that repairs an asset: what is damaged counts as absent and is made again, the rest is reused."""
+    return f"run `dagster asset materialize --select {asset}`"
 
 
 def partition_name(asset: str, partition: str) -> str:
@@ -151,21 +135,19 @@ class ArtifactStore:
         Raises:
             UserError: the disk is full; what was finished before is untouched.
         """
-        parent = self.local / ".staging"
-        parent.mkdir(parents=True, exist_ok=True)
-        self._sweep(parent)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{asset.replace('/', '.')}-{os.getpid()}-"))
+        parent, folder = self.local / ".staging", None
         try:
+            parent.mkdir(parents=True, exist_ok=True)
+            self._sweep(parent)
+            folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{asset.replace('/', '.')}-{os.getpid()}-"))
             yield folder
-        except OSError as error:
-            if error.errno in _DISK_FULL:
-                raise UserError(
-                    f"the disk holding {self.local} is full while writing '{asset}'; free space or set CURRICULUM_HOME "
-                    "to a larger disk, then run again: finished artifacts are untouched"
-                ) from error
+        except Exception as error:
+            if disk_full(error) and self.local.is_dir():
+                raise UserError(full_disk_message(self.local, asset)) from error
             raise
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     @staticmethod
     def _sweep(parent: Path) -> None:
@@ -182,23 +164,40 @@ class ArtifactStore:
             for p in sorted(staged.rglob("*"))
             if p.is_file() and p.name != MANIFEST
         }
-        manifest = manifest.model_copy(update={"files": files, "created_at": datetime.now(UTC).isoformat()})
-        (staged / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        sequence = 1 + max((m.sequence for m in self.versions(manifest.asset)), default=0)
+        made = {"files": files, "created_at": datetime.now(UTC).isoformat(), "sequence": sequence}
+        written = json.loads(manifest.model_copy(update=made).model_dump_json(exclude={"seal"}))
+        written["seal"] = digest_of(written)
+        (staged / MANIFEST).write_text(json.dumps(written, indent=1), encoding="utf-8")
+        manifest = Manifest.model_validate(written)  # as a reader will see it
         if self.remote:
             self._upload(staged, manifest)
         else:
-            _fsync_tree(staged)
-            target = self.root / manifest.asset / manifest.version
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.chmod(0o755)
-            try:
-                os.rename(staged, target)
-            except OSError:
-                if not (target / MANIFEST).exists():  # else another writer of the same version came first: its copy stays
-                    raise
-                manifest = self.manifest(manifest.asset, manifest.version) or manifest
+            manifest = self._move(staged, manifest)
         self.point(manifest)
         shutil.rmtree(self.local / "work" / manifest.asset / manifest.key, ignore_errors=True)
+        return manifest
+
+    def _move(self, staged: Path, manifest: Manifest) -> Manifest:
+        """Rename into place. Where another writer of the same version came first, its copy stays, unless it is damaged."""
+        fsync_tree(staged)
+        target = self.root / manifest.asset / manifest.version
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged.chmod(0o755)
+        try:
+            os.rename(staged, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            _verified.discard((str(target), manifest.digest))
+            with contextlib.suppress(IntegrityError):
+                first = self.manifest(manifest.asset, manifest.version)
+                if first is not None:
+                    self.path(first)
+                    return first
+            shutil.rmtree(target)
+            os.rename(staged, target)
+        fsync(target.parent)
         return manifest
 
     def _upload(self, staged: Path, manifest: Manifest) -> None:
@@ -238,22 +237,35 @@ class ArtifactStore:
             pointer = self.root / asset / "LATEST.json"
             if not pointer.exists():
                 return None
-            version = self._json(pointer)["version"]
+            version = self._pointed(asset, pointer)
         path = self.root / asset / version / MANIFEST
-        return Manifest.model_validate(self._json(path)) if path.exists() else None
+        return self._read(path, asset) if path.exists() else None
 
-    def _json(self, path: Path) -> Any:
+    @staticmethod
+    def _pointed(asset: str, pointer: Path) -> str:
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return str(json.loads(pointer.read_text(encoding="utf-8"))["version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(f"{pointer} is corrupted ({error!r}); {_again(asset)}, which writes it anew: no version is lost") from error
+
+    @staticmethod
+    def _read(path: Path, asset: str) -> Manifest:
+        try:
+            written = json.loads(path.read_bytes())
+            manifest = Manifest.model_validate(written)
         except ValueError as error:
-            raise IntegrityError(f"{path} is corrupted ({error}); delete the folder {path.parent} and run again") from error
+            raise IntegrityError(f"{path} is corrupted ({str(error).splitlines()[0]}); {_again(asset)}") from error
+        if manifest.seal and manifest.seal != digest_of({k: v for k, v in written.items() if k != "seal"}):
+            raise IntegrityError(f"{path} is corrupted (it differs from its checksum); {_again(asset)}")
+        return manifest
 
     def versions(self, asset: str) -> list[Manifest]:
-        """Every version of an asset, oldest first."""
-        folder = self.root / asset
-        names = [p.name for p in folder.iterdir() if (p / MANIFEST).exists()] if folder.exists() else []
-        found = [m for m in (self.manifest(asset, name) for name in names) if m is not None]
-        return sorted(found, key=lambda m: m.created_at)
+        """Every version of an asset whose manifest can be read, oldest first."""
+        folder, found = self.root / asset, []
+        for name in [p.name for p in folder.iterdir() if (p / MANIFEST).exists()] if folder.exists() else []:
+            with contextlib.suppress(IntegrityError):
+                found.append(self.manifest(asset, name))
+        return sorted((m for m in found if m is not None), key=lambda m: (m.sequence, m.created_at))
 
     def find(self, asset: str, key: str) -> Manifest | None:
         """The newest version made by computation ``key``, or None. A corrupted one counts as absent: it is made again."""
@@ -275,8 +287,11 @@ class ArtifactStore:
         """
         if manifest.target is not None:
             target = self.manifest(manifest.target["asset"], manifest.target["version"])
+            named = f"'{manifest.asset}' points at version {manifest.target['version']} of '{manifest.target['asset']}'"
             if target is None:
-                raise IntegrityError(f"'{manifest.asset}' points at {manifest.target}, which is gone; materialise it again")
+                raise IntegrityError(f"{named}, which is gone; {_again(manifest.target['asset'])}")
+            if target.digest != manifest.target["digest"]:
+                raise IntegrityError(f"{named}, which was made again with other contents; {_again(manifest.asset)}")
             return self.path(target)
         folder = self.root / manifest.asset / manifest.version
         if self.remote:
@@ -304,7 +319,7 @@ class ArtifactStore:
             else:
                 continue
             raise IntegrityError(
-                f"artifact '{manifest.asset}' is corrupted: {path} {problem}; delete the folder {folder} and materialise "
-                f"'{manifest.asset}' again (earlier versions beside it are untouched)"
+                f"artifact '{manifest.asset}' is corrupted: {path} {problem}; {_again(manifest.asset)} "
+                "(other versions beside it are untouched)"
             )
         _verified.add((str(folder), manifest.digest))

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.lineage import OWNERS, RESOURCES
-from curriculum.errors import UserError
+from curriculum.errors import IntegrityError, UserError
 from curriculum.evaluation.baselines import Baselines, change_since
 from curriculum.evaluation.gate import Judgement, Verdict, active_bars, judge_stored
 from curriculum.evaluation.regression import Change, Outcome
@@ -134,13 +134,24 @@ def promotion(
         if any(report.inputs.get(part) != digest for part, digest in parts.items()):
             raise UserError(f"'{name}' refused: the latest '{evidence}' measured another version of '{candidate}'; run it again")
         _require_passed(context, name, evidence, names)
-        current = store.manifest(name)
+        current = _served(store, name)
         if current is not None and current.target and current.target["digest"] == made.digest:
             return dg.Output(Stored(current, reused=True))
         facts = {**made.facts, "promoted_by": f"{evidence}@{report.version}", "gate": names}
         return dg.Output(Stored(store.refer(name, made, facts)))
 
     return promote
+
+
+def _served(store: Any, name: str) -> Any:
+    """The manifest of the promoted version in force, or None where it cannot be served: it is then promoted anew."""
+    try:
+        current = store.manifest(name)
+        if current is not None:
+            store.path(current)
+    except IntegrityError:
+        return None
+    return current
 
 
 def _require_passed(context: dg.AssetExecutionContext, name: str, evidence: str, checks: list[str]) -> None:
