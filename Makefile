@@ -26,6 +26,10 @@ run: setup
 gate: setup
 	$(BIN)/python -m curriculum.cli gate --profile $(PROFILE)
 
+# faults on purpose in temporary installations, each with its verdict; NAMES="step clock" runs those alone
+drills: setup
+	$(BIN)/python -m curriculum.cli drills $(NAMES)
+
 ui: setup
 	$(BIN)/python -m curriculum.cli ui --profile $(PROFILE)
 

@@ -91,9 +91,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _again(asset: str) -> str:
+def again(asset: str) -> str:
     """The command that repairs an asset: what is damaged counts as absent and is made again, the rest is reused."""
-    return f"run `dagster asset materialize --select {asset}`"
+    name, _, partition = asset.partition("/")
+    return f"run `dagster asset materialize -m pipelines.definitions --select {name}{f' --partition {partition}' if partition else ''}`"
 
 
 def partition_name(asset: str, partition: str) -> str:
@@ -246,7 +247,7 @@ class ArtifactStore:
         try:
             return str(json.loads(pointer.read_text(encoding="utf-8"))["version"])
         except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(f"{pointer} is corrupted ({error!r}); {_again(asset)}, which writes it anew: no version is lost") from error
+            raise IntegrityError(f"{pointer} is corrupted ({error!r}); {again(asset)}, which writes it anew: no version is lost") from error
 
     @staticmethod
     def _read(path: Path, asset: str) -> Manifest:
@@ -254,9 +255,9 @@ class ArtifactStore:
             written = json.loads(path.read_bytes())
             manifest = Manifest.model_validate(written)
         except ValueError as error:
-            raise IntegrityError(f"{path} is corrupted ({str(error).splitlines()[0]}); {_again(asset)}") from error
+            raise IntegrityError(f"{path} is corrupted ({str(error).splitlines()[0]}); {again(asset)}") from error
         if manifest.seal and manifest.seal != digest_of({k: v for k, v in written.items() if k != "seal"}):
-            raise IntegrityError(f"{path} is corrupted (it differs from its checksum); {_again(asset)}")
+            raise IntegrityError(f"{path} is corrupted (it differs from its checksum); {again(asset)}")
         return manifest
 
     def versions(self, asset: str) -> list[Manifest]:
@@ -289,9 +290,9 @@ class ArtifactStore:
             target = self.manifest(manifest.target["asset"], manifest.target["version"])
             named = f"'{manifest.asset}' points at version {manifest.target['version']} of '{manifest.target['asset']}'"
             if target is None:
-                raise IntegrityError(f"{named}, which is gone; {_again(manifest.target['asset'])}")
+                raise IntegrityError(f"{named}, which is gone; {again(manifest.target['asset'])}")
             if target.digest != manifest.target["digest"]:
-                raise IntegrityError(f"{named}, which was made again with other contents; {_again(manifest.asset)}")
+                raise IntegrityError(f"{named}, which was made again with other contents; {again(manifest.asset)}")
             return self.path(target)
         folder = self.root / manifest.asset / manifest.version
         if self.remote:
@@ -319,7 +320,7 @@ class ArtifactStore:
             else:
                 continue
             raise IntegrityError(
-                f"artifact '{manifest.asset}' is corrupted: {path} {problem}; {_again(manifest.asset)} "
+                f"artifact '{manifest.asset}' is corrupted: {path} {problem}; {again(manifest.asset)} "
                 "(other versions beside it are untouched)"
             )
         _verified.add((str(folder), manifest.digest))

@@ -10,7 +10,7 @@ import dagster as dg
 from curriculum.artifacts import DirectoryArtifact, IndexArtifact, ModelArtifact
 from curriculum.errors import UserError
 from curriculum.results import StudyResult
-from curriculum.storage import ArtifactStore, Manifest, digest_of, partition_name
+from curriculum.storage import ArtifactStore, Manifest, again, digest_of, partition_name
 
 _DIRECTORY_KINDS = {"model": ModelArtifact, "index": IndexArtifact, "directory": DirectoryArtifact}
 _INLINE_PLOT_BYTES = 50_000  # larger ones stay in the artifact: the event log would grow by their size every run
@@ -147,5 +147,5 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
             return {key: read_value(m, store.path(m)) if m else None for key, m in found.items()}
         manifest = store.manifest(asset)
         if manifest is None:
-            raise UserError(f"'{asset}' has not been materialised in {self.artifacts.root}; materialise it first (or `make run`)")
+            raise UserError(f"'{asset}' has not been materialised in {self.artifacts.root}; {again(asset)} first (or `make run`)")
         return read_value(manifest, store.path(manifest))

@@ -50,7 +50,7 @@ def test_a_flipped_byte_is_one_clear_error_and_the_computation_is_offered_again(
     made = publish(store, "reader", "k1")
     (store.root / "reader" / "k1" / "sub" / "data.bin").write_bytes(b"weightz")
     storage._verified.clear()
-    with pytest.raises(IntegrityError, match=r"'reader' is corrupted: .*data\.bin differs from its checksum; run `dagster asset materialize --select reader`"):
+    with pytest.raises(IntegrityError, match=r"'reader' is corrupted: .*data\.bin differs from its checksum; run `dagster asset materialize -m pipelines.definitions --select reader`"):
         store.path(made)
     assert store.find("reader", "k1") is None
 
@@ -157,7 +157,7 @@ def test_write_atomically_keeps_the_old_file_when_writing_fails(tmp_path: Path, 
 def test_a_corrupted_pointer_names_the_command_that_writes_it_anew(store: ArtifactStore) -> None:
     publish(store, "reader", "k1")
     (store.root / "reader" / "LATEST.json").write_text("{")
-    with pytest.raises(UserError, match=r"LATEST\.json is corrupted .* run `dagster asset materialize --select reader`"):
+    with pytest.raises(UserError, match=r"LATEST\.json is corrupted .* run `dagster asset materialize -m pipelines.definitions --select reader`"):
         store.manifest("reader")
     found = store.find("reader", "k1")
     assert found is not None
