@@ -47,6 +47,7 @@ def left_behind(home: Path) -> list[str]:
     return found
 
 
+@pytest.mark.e2e  # two minutes: the real models are loaded by six processes, one after the other
 def test_a_partition_that_fails_leaves_the_others_and_resume_makes_only_the_rest(tmp_path: Path) -> None:
     corpus(tmp_path / "own" / "few", 2), corpus(tmp_path / "own" / "marsh")
     done = subprocess.run(command(tmp_path, "--all"), cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=300)
