@@ -76,6 +76,14 @@ def ablation_study(lab: Lab, tokenized_corpus: DirectoryArtifact) -> StudyResult
     return ablation_study(tokenized_corpus, lab.settings, seed=lab.seed, checkpoints=lab.checkpoints, progress=lab.progress)
 
 
+@lineage_asset(group="foundations", kinds={"torch"}, settings="families", topics=("language_model_families",), deep=True)
+def family_study(lab: Lab, tokenized_corpus: DirectoryArtifact) -> StudyResult:
+    """Next token, masked token and span corruption at one budget, each against n-grams on the same targets; probes of every mask."""
+    from curriculum.transformer.family_study import family_study
+
+    return family_study(tokenized_corpus, lab.settings, seed=lab.seed, checkpoints=lab.checkpoints, progress=lab.progress)
+
+
 @lineage_asset(group="foundations", kinds={"yaml"}, settings="published", topics=("gemini", "gpt", "llama", "mistral", "t5", "bert"))
 def model_families(lab: Lab) -> StudyResult:
     """Published facts of the families, each with its source, beside the arithmetic of the shapes that are open."""

@@ -25,7 +25,7 @@ from curriculum.rows.settings import RowSettings
 from curriculum.static_embeddings.settings import StaticEmbeddingsSettings
 from curriculum.syllabus import Bar
 from curriculum.tokenization.settings import TokenizationSettings
-from curriculum.transformer.settings import AblationSettings, BridgeSettings, TransformerSettings
+from curriculum.transformer.settings import AblationSettings, BridgeSettings, FamilyStudySettings, TransformerSettings
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -54,6 +54,7 @@ class Profile(BaseModel):
     tokenization: TokenizationSettings = TokenizationSettings()
     transformer: TransformerSettings = TransformerSettings()
     ablations: AblationSettings = AblationSettings()
+    families: FamilyStudySettings = FamilyStudySettings()
     bridges: BridgeSettings = BridgeSettings()
     published: PublishedSettings = PublishedSettings()
     static_embeddings: StaticEmbeddingsSettings = StaticEmbeddingsSettings()

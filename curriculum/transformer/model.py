@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -201,7 +202,7 @@ def load_model(folder: Path) -> Transformer:
     return model.eval()
 
 
-def leak_probe(model: nn.Module, vocab_size: int, *, length: int = 48, seed: int = 0) -> float:
+def leak_probe(model: Callable[[Tensor], Tensor], vocab_size: int, *, length: int = 48, seed: int = 0) -> float:
     """Largest change of the logits before a position when the tokens from it on change: 0 for a causal model."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(vocab_size, (2, length), generator=generator)

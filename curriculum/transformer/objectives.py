@@ -142,12 +142,14 @@ def _pieces(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
     return np.diff(np.concatenate(([0], cuts, [total])))
 
 
-def token_nats(model: Transformer, batch: Batch, routes: list[Tensor] | None = None) -> Tensor:
-    """Cross-entropy in nats of every asked token, block after block: [asked]. The output layer runs on these alone."""
-    x_BTC = model.hidden(batch.ids_BT, source_BS=batch.source_BS, routes=routes)
-    if batch.asked_BT is None:
-        return F.cross_entropy(model.logits(x_BTC).flatten(0, 1), batch.targets_BT.flatten(), reduction="none")
-    return F.cross_entropy(model.logits(x_BTC[batch.asked_BT]), batch.targets_BT[batch.asked_BT], reduction="none")
+def token_nats(model: Transformer, batch: Batch, routes: list[Tensor] | None = None, *, among: int | None = None) -> Tensor:
+    """Cross-entropy in nats of every asked token, block after block: [asked]. The output layer runs on these alone.
+
+    ``among``: given that the token is one of the first ``among`` of the table, so that a model pays nothing for masks and sentinels.
+    """
+    x_BTC, asked = model.hidden(batch.ids_BT, source_BS=batch.source_BS, routes=routes), batch.asked_BT
+    x_NC, targets_N = (x_BTC.flatten(0, 1), batch.targets_BT.flatten()) if asked is None else (x_BTC[asked], batch.targets_BT[asked])
+    return F.cross_entropy(model.logits(x_NC)[:, :among], targets_N, reduction="none")
 
 
 def mean_nats(model: Transformer, batch: Batch, routes: list[Tensor] | None = None) -> Tensor:
@@ -159,11 +161,16 @@ def mean_nats(model: Transformer, batch: Batch, routes: list[Tensor] | None = No
 
 
 @torch.no_grad()
-def block_nats(model: Transformer, blocks_BL: Tensor, objective: Objective | None = None, *, seed: int = 0, size: int = 32) -> np.ndarray:
-    """Mean nats an asked token of each block, in evaluation mode: float64 [blocks]. ``seed`` says what is masked; default: next token."""
+def block_nats(
+    model: Transformer, blocks_BL: Tensor, objective: Objective | None = None, *, seed: int = 0, size: int = 32, among: int | None = None
+) -> np.ndarray:
+    """Mean nats an asked token of each block, in evaluation mode: float64 [blocks]. ``seed`` says what is masked; default: next token.
+
+    ``among``: see :func:`token_nats`.
+    """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     parts = (objective or NextToken()).batch(blocks_BL, seed, 0).split(size)
-    nats = [token_nats(model, part.to(device)).double().view(len(part.ids_BT), -1).mean(1).cpu() for part in parts]
+    nats = [token_nats(model, part.to(device), among=among).double().view(len(part.ids_BT), -1).mean(1).cpu() for part in parts]
     model.train(was_training)
     return torch.cat(nats).numpy()

@@ -123,3 +123,39 @@ class TransformerSettings(TrainingSettings):
         if self.width % self.heads or self.heads % self.kv_heads or (self.width // self.heads) % 2:
             raise ValueError("width must divide by heads into an even head dimension, and heads by kv_heads")
         return self
+
+
+class FamilyStudySettings(TrainingSettings):
+    """The three families at one budget: the same blocks in the same order, about equal parameters, one optimizer.
+
+    The text is a sample of ``train_blocks`` blocks, read several times over, and the n-grams count the same sample. The defaults are
+    6 runs of 1.1 million tokens at 1.3 MFLOP a token: about six minutes on one thread.
+    """
+
+    seeds: int = Field(2, ge=1, description="runs a family; the interval is over blocks of their mean")
+    vocab_size: int = Field(512, ge=300, description="entries of the tokenizer, trained on the training split")
+    context_bytes: int = Field(256, gt=32, description="text a block stands for, in bytes")
+    train_blocks: int = Field(1000, gt=0, description="blocks that are trained on, and that the n-grams count")
+    curve_blocks: int = Field(32, gt=0, description="further blocks of the training split, behind the curves' points")
+    test_bytes: int = Field(50_000, gt=0, description="held-out text that is scored, at most")
+    rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens that are masked, or removed in spans")
+    mean_span: float = Field(3.0, ge=1, description="tokens of a removed span, on average")
+    steps: int = Field(2000, gt=0)
+    batch_size: int = Field(4, gt=0, description="blocks a step")
+    learning_rate: float = 3e-3
+    minimum_learning_rate: float = 3e-4
+    warmup_steps: int = 100
+    validate_every: int = 200
+    layers: int = Field(4, gt=1, description="blocks in all; an encoder-decoder halves them")
+    width: int = Field(64, gt=0)
+    heads: int = Field(4, gt=0)
+    kv_heads: int = Field(2, gt=0)
+    hidden: int = Field(176, gt=0, description="width of the SwiGLU block; an encoder-decoder's is less by what its attention across weighs")
+
+    @model_validator(mode="after")
+    def _even(self) -> FamilyStudySettings:
+        if self.layers % 2:
+            raise ValueError(f"layers {self.layers} must be even: an encoder-decoder has half of them on each side")
+        if self.width % self.heads or self.heads % self.kv_heads or (self.width // self.heads) % 2:
+            raise ValueError("width must divide by heads into an even head dimension, and heads by kv_heads")
+        return self

@@ -77,7 +77,7 @@ def documents_of(data: TokenBlocks) -> list[str]:
     return [text for text in texts if text]
 
 
-def pack_at(size: int, train: list[str], test: list[str], settings: VocabularyStudySettings) -> Packed:
+def pack_at(size: int, train: list[str], test: list[str], context_bytes: int) -> Packed:
     """A tokenizer of ``size`` entries trained on ``train``, and both splits in blocks of ``context_bytes`` bytes on average.
 
     Raises:
@@ -88,11 +88,11 @@ def pack_at(size: int, train: list[str], test: list[str], settings: VocabularySt
     ids = {name: _encoded(tokenizer, texts) for name, texts in (("train", train), ("test", test))}
     sizes = token_bytes(tokenizer, end)
     tokens = sum(len(document) + 1 for document in ids["train"])
-    length = max(2, round(settings.context_bytes * tokens / sum(int(sizes[document].sum()) for document in ids["train"])))
+    length = max(2, round(context_bytes * tokens / sum(int(sizes[document].sum()) for document in ids["train"])))
     blocks = {name: torch.from_numpy(pack(documents, end, length, 10**9)).long() for name, documents in ids.items()}
     small = [name for name, found in blocks.items() if not len(found)]
     if small:
-        raise DataError(f"the {' and '.join(small)} text fills no block of {length} tokens; add text or lower transformer.vocabulary.context_bytes")
+        raise DataError(f"the {' and '.join(small)} text fills no block of {length} tokens; add text or lower the study's context_bytes")
     return Packed(tokenizer.get_vocab_size(), sizes, blocks["train"], blocks["test"])
 
 
@@ -129,10 +129,10 @@ def vocabulary_study(
     """Every size under every seed. ``checkpoints`` belongs to this corpus: finished runs in it are taken up again."""
     cells, rows = Cells(checkpoints, progress), []
     train = documents_of(TokenBlocks(corpus.path, "train"))
-    test = _bounded(documents_of(TokenBlocks(corpus.path, "test")), settings.test_bytes)
+    test = bounded(documents_of(TokenBlocks(corpus.path, "test")), settings.test_bytes)
     kept = settings.model_dump(mode="json", exclude={"vocab_sizes", "seeds"})
     for size in settings.vocab_sizes:
-        packed = pack_at(size, train, test, settings)
+        packed = pack_at(size, train, test, settings.context_bytes)
         for run in range(seed, seed + settings.seeds):
             name = f"vocabulary {size}, seed {run}"
             found = cells.get(
@@ -144,7 +144,8 @@ def vocabulary_study(
     return _result(pd.DataFrame(rows), settings)
 
 
-def _bounded(texts: list[str], limit: int) -> list[str]:
+def bounded(texts: list[str], limit: int) -> list[str]:
+    """The first of the texts, whole ones, of ``limit`` bytes together at most, and one at least."""
     ends = np.cumsum([len(text.encode("utf-8")) for text in texts])
     return texts[: max(1, int(np.searchsorted(ends, limit, side="right")))]
 

@@ -101,4 +101,4 @@ def test_equal_tokens_instead_of_equal_bytes_would_be_seen(corpus: DirectoryArti
 
 def test_too_little_text() -> None:
     with pytest.raises(DataError, match="the test text fills no block"):
-        pack_at(300, ["some words to learn from " * 20], ["x"], TINY)
+        pack_at(300, ["some words to learn from " * 20], ["x"], TINY.context_bytes)
