@@ -83,7 +83,11 @@ def _judge_latest(bar: Bar, store: ArtifactStore) -> Judgement:
     if manifest is None:
         return replace(_not_run(bar) if bar.deep else judge(bar, None), made=False)
     if manifest.kind == "result":
-        return judge_value(bar, StudyResult.load(store.path(manifest)))
+        study = StudyResult.load(store.path(manifest))
+        row = bar.metric.rpartition("__")[2]
+        if row in study.settings.get("not_run", ()):
+            return replace(_not_run(bar), reason=f"the row '{row}' of {bar.asset} has not run yet; the bar on {bar.metric} is {bar.text()}")
+        return judge_value(bar, study)
     return judge(bar, manifest.facts.get(bar.metric))
 
 

@@ -39,7 +39,7 @@ def comparison(
             *(Metric(name=name, value=count, n=len(rows), higher_is_better=name == "rows_measured") for name, count in counts.items()),
             *(m.model_copy(update={"name": f"{m.name}__{key}"}) for key, row in present.items() for m in headline(row)),
         ],
-        settings={"by": by, "rows": list(rows)},
+        settings={"by": by, "rows": list(rows), "not_run": absent},
         identities=_identities(present),
         seeds=[seed],
         remarks=_remarks(present, absent),

@@ -119,3 +119,17 @@ def test_a_deep_study_holds_nothing_up_before_its_first_run_and_is_held_after_it
     assert judge_stored(deep, store).verdict is Verdict.FAILED and exit_code([judge_stored(deep, store)]) == 1
     other = judge_stored(deep.model_copy(update={"metric": "other"}), store)
     assert other.verdict is Verdict.MISSING and exit_code([other]) == 2
+
+
+def test_a_bar_on_a_row_that_was_never_made_waits_and_one_on_a_row_without_the_metric_does_not(tmp_path: Path) -> None:
+    from curriculum.rows.comparison import comparison
+
+    store = ArtifactStore(str(tmp_path))
+    row = StudyResult(study="row/a", metrics=[Metric(name="gain", value=1.0)])
+    with store.staging("table") as staged:
+        comparison("table", {"a": row, "b": None}, by="gain").save(staged)
+        store.publish(staged, Manifest(asset="table", version="v", key="v", kind="result"))
+    verdicts = {
+        metric: judge_stored(Bar(asset="table", metric=metric, min=0.0, deep=True), store).verdict for metric in ("gain__a", "gain__b", "loss__a")
+    }  # fmt: skip
+    assert verdicts == {"gain__a": Verdict.PASSED, "gain__b": Verdict.NOT_RUN, "loss__a": Verdict.MISSING}
