@@ -53,13 +53,22 @@ def measure_step(request: MeterRequest, *, timeout: float = 1800) -> MeterReadin
     Raises:
         UserError: the process failed; its last lines are in the message.
     """
+    return MeterReading.model_validate_json(run_meter("curriculum.adaptation.meter", request, request.threads, timeout=timeout))
+
+
+def run_meter(module: str, request: BaseModel, threads: int, *, timeout: float = 1800) -> str:
+    """The last line that ``python -m module`` prints in a fresh process that is given ``request``.
+
+    Raises:
+        UserError: the process failed; its last lines are in the message.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "curriculum.adaptation.meter"], input=request.model_dump_json(), capture_output=True, text=True,
-        cwd=_ROOT, env={**os.environ, **_ALLOCATOR, "OMP_NUM_THREADS": str(request.threads)}, timeout=timeout, check=False,
+        [sys.executable, "-m", module], input=request.model_dump_json(), capture_output=True, text=True, cwd=_ROOT,
+        env={**os.environ, **_ALLOCATOR, "OMP_NUM_THREADS": str(threads)}, timeout=timeout, check=False,
     )
     if done.returncode != 0:
         raise UserError("the memory of a training step could not be measured:\n" + "\n".join(done.stderr.splitlines()[-8:]))
-    return MeterReading.model_validate_json(done.stdout.splitlines()[-1])
+    return done.stdout.splitlines()[-1]
 
 
 def read(request: MeterRequest) -> MeterReading:
@@ -74,7 +83,7 @@ def read(request: MeterRequest) -> MeterReading:
     settings, device = request.settings, request.device
     torch.set_num_threads(request.threads)
     _warm_up(request)
-    meter = _DeviceMeter(device) if device.startswith("cuda") else _ProcessMeter()
+    meter = meter_of(device)
     before = meter.now()
     model = load_base(Path(request.folder), settings, device=device, precision=request.precision)
     loaded = meter.now()
@@ -117,7 +126,12 @@ def _warm_up(request: MeterRequest) -> None:
     train_step(model, optimizer, torch.ones((1, 17), dtype=torch.long, device=device), tiny, device=device, precision=request.precision)
 
 
-class _ProcessMeter:
+def meter_of(device: str) -> DeviceMeter | ProcessMeter:
+    """The meter of what a device's tensors occupy."""
+    return DeviceMeter(device) if device.startswith("cuda") else ProcessMeter()
+
+
+class ProcessMeter:
     """Resident memory of this process, from the kernel."""
 
     def now(self) -> int:
@@ -141,7 +155,7 @@ class _ProcessMeter:
             print("the peak meter cannot be reset here: the reading includes loading the model", file=sys.stderr)
 
 
-class _DeviceMeter:
+class DeviceMeter:
     """Memory that torch has allocated on a GPU."""
 
     def __init__(self, device: str) -> None:

@@ -46,13 +46,13 @@ def load_base(folder: Path, settings: AdapterSettings, *, device: str, precision
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=quantised, device_map={"": device})
     model.requires_grad_(False)
     model.config.use_cache = False
-    _same_arithmetic_everywhere(model)
+    same_arithmetic_everywhere(model)
     if device == "cpu":
-        _leave_the_file(model)
+        leave_the_file(model)
     return model
 
 
-def _leave_the_file(model: torch.nn.Module) -> None:
+def leave_the_file(model: torch.nn.Module) -> None:
     """Copy what still points into the mapped weights file: one such tensor keeps all the pages read from it in memory."""
     for part in model.modules():
         for value in part.parameters(recurse=False):
@@ -60,7 +60,7 @@ def _leave_the_file(model: torch.nn.Module) -> None:
                 value.data = value.data.clone()
 
 
-def _same_arithmetic_everywhere(model: torch.nn.Module) -> None:
+def same_arithmetic_everywhere(model: torch.nn.Module) -> None:
     """Keep 4-bit layers from repacking their weights for AVX512-BF16 on the first evaluation.
 
     The repacked layer computes in bfloat16 and has no gradient, so a model that is evaluated and then trained would not train.
