@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from curriculum.rows.settings import RowSettings
 
 OWN_CORPORA = "own_corpora"
+TUNING_TOPICS = ("full_finetuning", "lora", "qlora", "prefix_tuning", "prompt_tuning", "p_tuning_v2", "adapters")
+TUNING_COLUMNS = (
+    "perplexity", "accuracy", "macro_f1", "trainable_parameters", "trainable_share", "peak_memory_gb", "training_seconds", "tokens_per_second"
+)  # fmt: skip
 TRACK_COLUMNS = ("bm25_ndcg_at_10", "dense_ndcg_at_10", "ndcg_at_10", "recall_at_100", "mrr")
 
 
@@ -153,6 +157,33 @@ def decoding_table(lab: Lab, decoding_row: dict[str, StudyResult | None]) -> Stu
 
 
 @lineage_asset(
+    group="finetuning", kinds={"huggingface"}, pool="gpu", topics=TUNING_TOPICS, partitions=rows_of("peft_row"),
+    partition_settings=lambda profile, method: profile.tuning.of(method),
+)  # fmt: skip
+def peft_row(lab: Lab, domain_corpus: pd.DataFrame, notes_corpus: pd.DataFrame, notes_questions: pd.DataFrame) -> StudyResult:
+    """One way of fine-tuning on two tasks: what is trained, memory, seconds, and quality over the seeds."""
+    from curriculum.tuning.row import peft_row
+    from curriculum.tuning.tasks import question_parts, read_labelled
+
+    s = lab.profile.tuning
+    packaged = s.classification == "packaged:notes"
+    labelled = question_parts(notes_questions, notes_corpus) if packaged else read_labelled(lab.dataset(s.classification))
+    known = [lab.identity(s.base, "base model"), lab.identity(s.encoder, "encoder"), lab.identity(s.classification, "labelled texts")]
+    return peft_row(
+        lab.partition, domain_corpus, labelled, s, base=lab.model(s.base), encoder=lab.model(s.encoder), device=lab.device,
+        precision=lab.profile.compute.precision, seed=lab.seed, identities=known, checkpoints=lab.checkpoints, progress=lab.progress,
+    )  # fmt: skip
+
+
+@lineage_asset(group="finetuning", topics=TUNING_TOPICS, deep=True)
+def peft_table(lab: Lab, peft_row: dict[str, StudyResult | None]) -> StudyResult:
+    """The ways of fine-tuning side by side, on equal steps and batches."""
+    from curriculum.rows.comparison import comparison
+
+    return comparison("peft_table", peft_row, by="perplexity", score="score", show=TUNING_COLUMNS, seed=lab.seed)
+
+
+@lineage_asset(
     group="search", kinds={"lucene", "faiss"}, settings="retrieval", pool="gpu",
     partitions=rows_of("own_corpus_row"), partition_settings=lambda profile, name: own_corpora(profile).get(name),
 )  # fmt: skip
@@ -183,7 +214,8 @@ def own_corpus_table(lab: Lab, own_corpus_row: dict[str, StudyResult | None]) ->
 
 ROW_MAKERS: dict[str, PerProfile] = {
     "fusion_row": fusion_row, "retrieval_track_row": retrieval_track_row, "embedding_model_row": embedding_model_row,
-    "prompt_pattern_row": prompt_pattern_row, "decoding_row": decoding_row, "own_corpus_row": own_corpus_row,
+    "prompt_pattern_row": prompt_pattern_row, "decoding_row": decoding_row, "peft_row": peft_row,
+    "own_corpus_row": own_corpus_row,
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from curriculum.static_embeddings.settings import StaticEmbeddingsSettings
 from curriculum.syllabus import Bar
 from curriculum.tokenization.settings import TokenizationSettings
 from curriculum.transformer.settings import AblationSettings, BridgeSettings, FamilyStudySettings, TransformerSettings
+from curriculum.tuning.settings import TuningSettings
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -68,6 +69,7 @@ class Profile(BaseModel):
     verifier: VerifierSettings = VerifierSettings()
     rag: RagSettings = RagSettings()
     rows: RowSettings = RowSettings()
+    tuning: TuningSettings = TuningSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

@@ -1,6 +1,6 @@
 """Which studies are tables: the asset that makes a row, the rows it has under a profile, and the asset that compares them.
 
-A new one (a table of PEFT methods, say) is one entry here, a body that measures one row, and a body that compares them.
+A new one is one entry here, a body that measures one row, and a body that compares them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from curriculum.errors import UserError
 from curriculum.prompting.settings import Pattern
 from curriculum.rows.settings import Decoding, Fused, usable
 from curriculum.sources import dataset_folder
+from curriculum.tuning.settings import METHODS
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ ROW_STUDIES: dict[str, RowStudy] = {
     "embedding_model_row": RowStudy("embedding_model_table", lambda profile: profile.rows.embedding_models),
     "prompt_pattern_row": RowStudy("prompt_pattern_table", lambda profile: get_args(Pattern)),
     "decoding_row": RowStudy("decoding_table", lambda profile: get_args(Decoding)),
+    "peft_row": RowStudy("peft_table", lambda profile: METHODS),
     "own_corpus_row": RowStudy("own_corpus_table", own_corpora, dynamic=True),
 }
 
