@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from curriculum.cli import app
 from curriculum.errors import UserError
 from curriculum.evaluation.gate import Verdict, active_bars
-from curriculum.profile import load_profile
+from curriculum.profile import Profile, load_profile
 from curriculum.report.card import judgements, write_card
 from curriculum.report.readme import recorded_judgements
 from curriculum.report.topics import TopicRow, as_records, tally, topic_rows
@@ -88,11 +88,16 @@ def test_an_asset_never_made_is_not_run_and_a_metric_it_lacks_is_missing(store: 
 
 def test_a_stand_in_holds_a_floor_and_never_passes_its_topic(store: ArtifactStore) -> None:
     put(store, "qa_report", Metric(name="f1", value=0.99))
-    row = rows(store, "finetuning")["full_finetuning"]
+    alone = SYLLABUS.model_copy(update={"claims": [claim for claim in SYLLABUS.claims if claim.topic != "full_finetuning"]})
+
+    def row_under(profile: Profile) -> TopicRow:
+        return next(r for r in topic_rows(alone, profile, judgements(alone, profile, store)) if r.topic.id == "full_finetuning")
+
+    row = row_under(STARTER)
     assert [(c.kind, c.verdict) for c in row.claims] == [("floor", "floor held"), ("milestone", "NOT RUN")]
     assert row.verdict == "NOT RUN" and row.claims[0].bar.endswith(", floor")
     reference = load_profile("starter", {"milestones": {"reader": {"kind": "reference", "measured_on": "SQuAD"}}, "floors": []})
-    (row,) = [r for r in topic_rows(SYLLABUS, reference, judgements(SYLLABUS, reference, store)) if r.topic.id == "full_finetuning"]
+    row = row_under(reference)
     assert row.verdict == "PASSED" and [c.kind for c in row.claims] == ["milestone"]
 
 
