@@ -19,7 +19,7 @@ class GloveSettings(BaseModel):
 
 
 class StaticEmbeddingsSettings(BaseModel):
-    """What is trained, and what it is scored on. The defaults are the starter profile's: four minutes on two cores."""
+    """What is trained, and what it is scored on. The defaults are the starter profile's: twenty minutes of a core that is shared."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
