@@ -239,7 +239,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
     os.environ["CURRICULUM_PROFILE"] = options.profile
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for asked in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts what it puts in the background with it ignored
+        signal.signal(asked, signal.default_int_handler)
     try:
         code = run(options)
     except UserError as error:

@@ -66,7 +66,11 @@ def test_a_partition_that_fails_leaves_the_others_and_resume_makes_only_the_rest
 
 def test_ctrl_c_ends_the_queued_runs_and_every_process_and_names_the_rest(tmp_path: Path) -> None:
     corpus(tmp_path / "own" / "marsh")
-    running = subprocess.Popen(command(tmp_path, "--all"), cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell leaves it to what it starts in the background
+    try:
+        running = subprocess.Popen(command(tmp_path, "--all"), cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert running.stdout is not None
     for line in running.stdout:
         if "started a daemon" in line:
