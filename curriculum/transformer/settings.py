@@ -5,6 +5,16 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+def check_heads(width: int, heads: int, kv_heads: int = 1) -> None:
+    """Whether attention of this shape can be built, rotary positions included.
+
+    Raises:
+        ValueError: it cannot; the fields to change are named.
+    """
+    if width % heads or heads % kv_heads or (width // heads) % 2:
+        raise ValueError(f"width {width} must divide by heads {heads} into an even head dimension, and heads by kv_heads {kv_heads}")
+
+
 class AttentionStudySettings(BaseModel):
     """What the growth of time and memory is measured over."""
 
@@ -64,6 +74,11 @@ class VocabularyStudySettings(TrainingSettings):
     kv_heads: int = Field(2, gt=0)
     hidden: int = Field(256, gt=0)
 
+    @model_validator(mode="after")
+    def _divisible(self) -> VocabularyStudySettings:
+        check_heads(self.width, self.heads, self.kv_heads)
+        return self
+
 
 class AblationSettings(TrainingSettings):
     """One small Transformer, one part changed at a time: equal corpus, tokens, optimizer and budget.
@@ -96,8 +111,7 @@ class AblationSettings(TrainingSettings):
     def _divisible(self) -> AblationSettings:
         if self.hidden % 2 or self.hidden % self.experts_per_token:
             raise ValueError(f"hidden {self.hidden} must divide by 2 and by experts_per_token {self.experts_per_token}, for blocks of equal size")
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(f"width {self.width} must divide by heads {self.heads} into an even head dimension")
+        check_heads(self.width, self.heads)
         if self.experts_per_token > self.experts:
             raise ValueError(f"experts_per_token {self.experts_per_token} is more than experts {self.experts}")
         if not all(0 < share < 1 for share in self.dropouts):
@@ -120,8 +134,7 @@ class TransformerSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _divisible(self) -> TransformerSettings:
-        if self.width % self.heads or self.heads % self.kv_heads or (self.width // self.heads) % 2:
-            raise ValueError("width must divide by heads into an even head dimension, and heads by kv_heads")
+        check_heads(self.width, self.heads, self.kv_heads)
         return self
 
 
@@ -156,6 +169,5 @@ class FamilyStudySettings(TrainingSettings):
     def _even(self) -> FamilyStudySettings:
         if self.layers % 2:
             raise ValueError(f"layers {self.layers} must be even: an encoder-decoder has half of them on each side")
-        if self.width % self.heads or self.heads % self.kv_heads or (self.width // self.heads) % 2:
-            raise ValueError("width must divide by heads into an even head dimension, and heads by kv_heads")
+        check_heads(self.width, self.heads, self.kv_heads)
         return self
