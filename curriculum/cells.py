@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from curriculum.storage import digest_of, write_atomically
+from curriculum.disk import write_atomically
+from curriculum.storage import digest_of
 
 
 class Cells:

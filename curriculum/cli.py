@@ -33,7 +33,7 @@ def instance_config(dagster_home: Path) -> Path:
     Raises:
         UserError: that variable names another driver.
     """
-    from curriculum.storage import write_atomically
+    from curriculum.disk import write_atomically
 
     text = (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
     url = os.environ.get("CURRICULUM_POSTGRES_URL", "")

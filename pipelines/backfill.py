@@ -24,11 +24,12 @@ import dagster as dg
 from assets.lineage import PROFILE_TAG
 from assets.rows import OWN_CORPORA
 from curriculum.backfill import Outcome, close, outcome_line, resume_line
+from curriculum.disk import write_atomically
 from curriculum.errors import UserError
 from curriculum.profile import load_profile
 from curriculum.results import StudyResult
 from curriculum.rows.registry import choose, row_study
-from curriculum.storage import ArtifactStore, partition_name, write_atomically
+from curriculum.storage import ArtifactStore, partition_name
 from pipelines.daemon import Daemon
 from pipelines.jobs import rows_job
 from resources.build import build_resources, home

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curriculum.disk import write_atomically
 from curriculum.errors import UserError
 from curriculum.evaluation.regression import Change, compare_scores
 from curriculum.results import StudyResult
-from curriculum.storage import ArtifactStore, Manifest, write_atomically
+from curriculum.storage import ArtifactStore, Manifest
 from curriculum.syllabus import Regression
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curriculum.disk import write_atomically
 from curriculum.errors import UserError
 from curriculum.evaluation.baselines import Baselines
 from curriculum.evaluation.regression import Change, compare_scores
 from curriculum.results import StudyResult
-from curriculum.storage import ArtifactStore, write_atomically
+from curriculum.storage import ArtifactStore
 from curriculum.syllabus import Regression
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ import torch
 
 from curriculum.artifacts import ModelArtifact
 from curriculum.checkpoint import load_checkpoint, save_checkpoint
+from curriculum.disk import write_atomically
 from curriculum.reading.metrics import exact_match, f1
 from curriculum.reading.reader import Reader, Window, collate, labelled, windows
 from curriculum.reading.settings import ReaderSettings, Trial
-from curriculum.storage import digest_of, write_atomically
+from curriculum.storage import digest_of
 
 Progress = Callable[[str], None]
 

@@ -15,8 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from curriculum.cli import home
+from curriculum.disk import write_atomically
 from curriculum.errors import UserError
-from curriculum.storage import write_atomically
 from pipelines.drills.box import Failed, NotRun
 from pipelines.drills.services import cut_power, kill_daemon, kill_webserver
 from pipelines.drills.storing import corrupt, jump_clock, two_writers

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curriculum import storage
+from curriculum.disk import write_atomically
 from curriculum.errors import IntegrityError, UserError
-from curriculum.storage import ArtifactStore, Manifest, write_atomically
+from curriculum.storage import ArtifactStore, Manifest
 
 
 def publish(store: ArtifactStore, asset: str, key: str, content: bytes = b"weights") -> Manifest:
