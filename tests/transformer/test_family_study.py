@@ -63,6 +63,7 @@ def test_budgets_are_equal_and_targets_are_not(result: StudyResult) -> None:
     assert runs["text_tokens"].nunique() == 1 and result.value("parameter_spread") < 0.01
     assert runs["targets"]["decoder"] == runs["text_tokens"]["decoder"] > 5 * runs["targets"]["encoder"]
     assert runs["targets"]["encoder"] == runs["targets"]["encoder_decoder"] and runs["positions"]["encoder_decoder"] > runs["positions"]["decoder"]
+    assert (runs["bits_among_all"] > runs["bits_per_target"]).all()  # what masks and sentinels would cost
     assert set(result.tables["curves"]["step"]) == {30, 60} and result.plots["curves"].startswith(b"\x89PNG")
 
 

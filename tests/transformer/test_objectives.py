@@ -142,3 +142,19 @@ def test_router_losses_are_added_and_keep_the_load_even(tmp_path: Path) -> None:
         model(BLOCKS, routes=routes)
         entropies.append(load_entropy(routes[0], 2))
     assert entropies[1] > 0.95 and entropies[1] > entropies[0]
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder", "encoder-decoder"])
+def test_nats_among_the_texts_tokens_are_those_given_that_it_is_one(name: str) -> None:
+    torch.manual_seed(0)
+    config, objective = FAMILIES[name]
+    model, batch = Transformer(config).eval(), objective.held_out().batch(BLOCKS[:3], 0, 0)
+    with torch.no_grad():
+        logits = model(batch.ids_BT, source_BS=batch.source_BS)
+        asked = torch.ones_like(batch.targets_BT, dtype=torch.bool) if batch.asked_BT is None else batch.asked_BT
+        chosen, targets = logits[asked], batch.targets_BT[asked]
+        given_text = chosen.log_softmax(-1) - chosen.log_softmax(-1)[:, :VOCAB].logsumexp(-1, keepdim=True)
+        expected = -given_text.gather(1, targets[:, None])[:, 0]
+        assert torch.allclose(token_nats(model, batch, among=VOCAB), expected, atol=1e-5)
+        assert (token_nats(model, batch, among=VOCAB) < token_nats(model, batch)).all()
+        assert torch.equal(token_nats(model, batch, among=config.vocab_size), token_nats(model, batch))
