@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -17,18 +16,13 @@ import requests
 import yaml
 
 from docs.screenshots import PROJECT, ask, end_group
+from pipelines.drills.box import free_port
 from tests.deploy.test_compose import TEXT, interpolated
 from tests.pipelines.test_postgres import program, server  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.e2e
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def local(text: str, state: Path, ports: dict[str, int]) -> dict[str, Any]:

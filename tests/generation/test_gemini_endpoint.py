@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
 import traceback
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from curriculum.prompting.patterns import Kit
 from curriculum.prompting.settings import PromptingSettings
 from curriculum.prompting.study import prompt_study
 from curriculum.results import Identity, StudyResult
+from tests.http_server import answering, completion
 
 KEY = "AIza-a-key-that-must-not-show"
 KNOWN = {"model", "messages", "max_tokens", "temperature", "stop", "reasoning_effort"}
@@ -32,46 +30,27 @@ CASES = pd.DataFrame([
 ])  # fmt: skip
 
 
-class Gemini(BaseHTTPRequestHandler):
+requests: list[dict[str, Any]] = []
+
+
+def gemini(path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
     """The chat-completions path below /v1beta/openai/, the refusal of unknown fields, and an error that repeats the key."""
-
-    requests: list[dict[str, Any]] = []  # noqa: RUF012 - shared on purpose
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        type(self).requests.append(body | {"path": self.path})
-        unknown = sorted(set(body) - KNOWN)
-        given = self.headers["Authorization"].removeprefix("Bearer ")
-        if self.path != "/v1beta/openai/chat/completions":
-            self.answer(404, {"error": {"message": f"no such path {self.path}"}})
-        elif given != KEY:
-            self.answer(400, [{"error": {"code": 400, "message": f"API key not valid: {given}", "status": "INVALID_ARGUMENT"}}])
-        elif unknown:
-            self.answer(400, [{"error": {"code": 400, "message": f'Unknown name "{unknown[0]}": Cannot find field.'}}])
-        else:
-            said = next((text for word, text in ANSWERS.items() if word in body["messages"][-1]["content"]), "")
-            message = {"role": "assistant", "content": said}
-            usage = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
-            self.answer(200, {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage})
-
-    def answer(self, status: int, content: Any) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(json.dumps(content).encode())
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    requests.append(body | {"path": path})
+    unknown, given = sorted(set(body) - KNOWN), headers["Authorization"].removeprefix("Bearer ")
+    if path != "/v1beta/openai/chat/completions":
+        return 404, {"error": {"message": f"no such path {path}"}}
+    if given != KEY:
+        return 400, [{"error": {"code": 400, "message": f"API key not valid: {given}", "status": "INVALID_ARGUMENT"}}]
+    if unknown:
+        return 400, [{"error": {"code": 400, "message": f'Unknown name "{unknown[0]}": Cannot find field.'}}]
+    said = next((text for word, text in ANSWERS.items() if word in body["messages"][-1]["content"]), "")
+    return 200, completion(body["model"], said, 11, 4)
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Gemini)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1beta/openai/"
-    server.shutdown()
-    server.server_close()
+    with answering(gemini) as served:
+        yield f"{served}/v1beta/openai/"
 
 
 def generator(address: str, **more: Any) -> Any:
@@ -98,7 +77,7 @@ def test_the_prompt_study_judges_it_by_the_same_verdicts(
     }  # fmt: skip
     assert result.value("hallucination_rate") == pytest.approx(1 / 3) and result.value("answer_rate") == 1.0
     assert result.value("tokens__zero_shot") == 15
-    sent = Gemini.requests[-1]
+    sent = requests[-1]
     assert sent["path"] == "/v1beta/openai/chat/completions" and sent["model"] == "gemini-2.5-flash" and sent["reasoning_effort"] == "none"
     result.save(tmp_path)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -131,4 +110,4 @@ def test_another_path_is_not_found(address: str, monkeypatch: pytest.MonkeyPatch
 def test_a_stop_string_is_kept_where_it_may_not_be_sent(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     made = generator(address, unsent=["seed", "stop"]).generate([[{"role": "user", "content": "Mistral"}]], max_new_tokens=5, stop=("4,096",))
-    assert made[0].text == "The window has" and "stop" not in Gemini.requests[-1]
+    assert made[0].text == "The window has" and "stop" not in requests[-1]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from curriculum.errors import SourceError
 from curriculum.generation.base import cut_at
 from curriculum.generation.factory import build_generator
 from curriculum.generation.settings import GeneratorSettings
+from tests.http_server import answering, completion
 
 torch.set_num_threads(1)
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
@@ -66,35 +64,21 @@ def test_a_text_ends_before_its_stop_string() -> None:
     assert cut_at("one", ("x",)) == ("one", False)
 
 
-class Endpoint(BaseHTTPRequestHandler):
+seen: list[dict[str, Any]] = []
+
+
+def reply(path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
     """Enough of the chat-completions protocol to be asked for real."""
-
-    seen: list[dict[str, Any]] = []  # noqa: RUF012 - shared on purpose
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        type(self).seen.append(body | {"path": self.path, "key": self.headers["Authorization"]})
-        said = f"echo {body['messages'][-1]['content']}"
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-        usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage}
-        status = 401 if body["model"] == "forbidden" else 200
-        content = json.dumps(answer if status == 200 else {"error": {"message": "no such key"}}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    seen.append(body | {"path": path, "key": headers["Authorization"]})
+    if body["model"] == "forbidden":
+        return 401, {"error": {"message": "no such key"}}
+    return 200, completion(body["model"], f"echo {body['messages'][-1]['content']}", 7, 2)
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
+    with answering(reply) as address:
+        yield f"{address}/v1"
 
 
 def endpoint(url: str, model: str = "tiny") -> Any:
@@ -108,7 +92,7 @@ def test_an_endpoint_is_asked_in_its_protocol(url: str, monkeypatch: pytest.Monk
     assert [(g.text, g.prompt_tokens, g.completion_tokens, g.finish_reason) for g in made] == [
         ("echo red", 7, 2, "stop"), ("echo blue", 7, 2, "stop")
     ]  # fmt: skip
-    request = Endpoint.seen[-1]
+    request = seen[-1]
     assert request["path"] == "/v1/chat/completions" and request["key"] == "Bearer secret"
     assert (request["max_tokens"], request["stop"], request["seed"], request["temperature"]) == (5, ["x"], 3, 0.0)
 

@@ -6,12 +6,9 @@ are accepted as the baseline, and then run again with the fault.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +30,7 @@ from pipelines.guardrails import bar_check, regression_check, table_check
 from pipelines.sensors import failed_checks
 from resources.build import build_resources
 from tests.crossencoder.tiny import tiny_bert
+from tests.http_server import answering, completion
 from tests.rag.test_rag import passages as city_passages
 from tests.rag.test_rag import questions as city_questions
 
@@ -155,32 +153,18 @@ def city_notes_questions(lab: Lab) -> pd.DataFrame:
     return city_questions()
 
 
-class Answering(BaseHTTPRequestHandler):
+def read_out(path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
     """A chat endpoint that reads the answer out of the passages it is shown, and makes one up where they do not have it."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        shown, _, question = body["messages"][-1]["content"].partition("Question: ")
-        thing = re.sub(r"^What is |\?$", "", question)
-        said = re.search(rf"{re.escape(thing)} is (\w+)\.", shown, re.IGNORECASE)
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"{said[1]} [1]." if said else "Bordeaux."}}
-        content = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    shown, _, question = body["messages"][-1]["content"].partition("Question: ")
+    thing = re.sub(r"^What is |\?$", "", question)
+    said = re.search(rf"{re.escape(thing)} is (\w+)\.", shown, re.IGNORECASE)
+    return 200, completion(body["model"], f"{said[1]} [1]." if said else "Bordeaux.")
 
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Answering)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    with answering(read_out) as address:
+        yield f"{address}/v1"
 
 
 def test_dropped_context_in_the_generators_answers_is_stopped_by_the_regression_of_their_f1(

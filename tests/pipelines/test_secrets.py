@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import zlib
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ import pytest
 from curriculum.cli import instance_config
 from curriculum.errors import UserError
 from curriculum.journal import journal_uri
+from tests.http_server import answering, completion
 
 ROOT = Path(__file__).parents[2]
 KEY, HOOK, PASSWORD, DATABASE = "sk-canary-KEY-4711", "canary-HOOK-4711", "canary-PASSWORD-4711", "canary-DATABASE-4711"
@@ -81,35 +79,21 @@ print("succeeded" if result.success else "failed")
 """
 
 
-class Endpoint(BaseHTTPRequestHandler):
+keys: list[str] = []
+
+
+def reply(path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
     """Answers a chat; refuses the model "forbidden" and repeats its key, and refuses every alert."""
-
-    keys: list[str] = []  # noqa: RUF012 - shared on purpose
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        key = self.headers.get("Authorization", self.path)
-        type(self).keys.append(key)
-        status = 400 if HOOK in self.path else 401 if body["model"] == "forbidden" else 200
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "visible-answer"}}
-        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [choice]}
-        content = json.dumps(answer if status == 200 else {"error": {"message": f"incorrect key {key}"}}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    key = headers.get("Authorization", path)
+    keys.append(key)
+    status = 400 if HOOK in path else 401 if body["model"] == "forbidden" else 200
+    return status, completion("tiny", "visible-answer") if status == 200 else {"error": {"message": f"incorrect key {key}"}}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    made = HTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
-    made.server_close()
+    with answering(reply) as address:
+        yield address
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -159,7 +143,7 @@ def ran(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str
 def test_the_run_was_a_real_one_and_the_secrets_were_used(ran: tuple[dict[str, bytes], str]) -> None:
     files, said = ran
     assert "\nfailed\n" in said and "refused: FAILED" in said and "said visible-answer" in said and "the webhook did not take" in said
-    assert any(KEY in key for key in Endpoint.keys) and any(HOOK in key for key in Endpoint.keys)
+    assert any(KEY in key for key in keys) and any(HOOK in key for key in keys)
     for marker, where in (("visible-answer", ".parquet: table"), ("visible-answer", "result.json"), ("visible-answer", ".db: cells"),
                           ("Visible in the snapshot", "runs.db: cells"), ("incorrect key", ".db: cells")):  # fmt: skip
         assert any(marker.encode() in content for name, content in files.items() if name.endswith(where)), (marker, where)

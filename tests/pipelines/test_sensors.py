@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +14,29 @@ from curriculum.errors import UserError
 from curriculum.profile import load_profile
 from pipelines.sensors import alert_on_failed_check, alert_on_failed_run, all_sensors, changed_files
 from resources.alerts import Alerts
+from tests.http_server import answering
 
 
-class Receiver(HTTPServer):
+class Receiver:
     """Keeps what is posted to it; the first ``refuse`` posts get a 503."""
 
     def __init__(self) -> None:
         self.got: list[dict[str, Any]] = []
-        self.refuse = 0
+        self.refuse, self.url = 0, ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(handler) -> None:
-                body = handler.rfile.read(int(handler.headers["Content-Length"]))
-                self.refuse -= 1
-                if self.refuse < 0:
-                    self.got.append(json.loads(body))  # before the answer, which the sender waits for
-                handler.send_response(503 if self.refuse >= 0 else 204)
-                handler.end_headers()
-
-            def log_message(handler, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hook"
+    def reply(self, path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        self.refuse -= 1
+        if self.refuse < 0:
+            self.got.append(body)  # before the answer, which the sender waits for
+        return (503 if self.refuse >= 0 else 204), None
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    made = Receiver()
+    with answering(made.reply) as address:
+        made.url = f"{address}/hook"
+        yield made
 
 
 @dg.asset
@@ -108,18 +93,18 @@ def test_a_check_that_warns_is_told_though_the_run_succeeded(receiver: Receiver)
     assert receiver.got[0]["checks"] == [{"asset": "doubtful", "check": "quality", "severity": "WARN", "said": "0.4 misses 0.6"}]
 
 
-def test_a_webhook_that_hiccups_gets_the_alert_and_one_that_is_gone_is_an_error(receiver: Receiver) -> None:
-    receiver.refuse = 2
-    send({"text": "again"}, receiver.url, pause=0.01)
-    assert [a["text"] for a in receiver.got] == ["again"]
-    receiver.refuse = 9
-    with pytest.raises(UserError, match=r"in 3 attempts \(503\)"):
-        send({"text": "never"}, receiver.url, pause=0.01)
-    receiver.shutdown()
-    receiver.server_close()
+def test_a_webhook_that_hiccups_gets_the_alert_and_one_that_is_gone_is_an_error() -> None:
+    receiver = Receiver()
+    with answering(receiver.reply) as url:
+        receiver.refuse = 2
+        send({"text": "again"}, url, pause=0.01)
+        assert [a["text"] for a in receiver.got] == ["again"]
+        receiver.refuse = 9
+        with pytest.raises(UserError, match=r"in 3 attempts \(503\)"):
+            send({"text": "never"}, url, pause=0.01)
     with pytest.raises(UserError, match=r"\(ConnectionError\)") as refused:
-        send({"text": "nobody there"}, receiver.url, pause=0.01)
-    assert receiver.url not in str(refused.value)
+        send({"text": "nobody there"}, url, pause=0.01)
+    assert url not in str(refused.value)
     with pytest.raises(UserError, match="no http address"):
         send({"text": "nowhere"}, "file:///etc/passwd")
 
