@@ -21,7 +21,7 @@ from curriculum.errors import MemoryLimitError, UserError
 from curriculum.hardware import Cost, resolve_device
 from curriculum.limits import out_of_memory
 from curriculum.results import Identity, RunRecord, StudyResult
-from curriculum.sources import local_sources
+from curriculum.sources import local_sources, promoted_sources
 from curriculum.storage import ArtifactStore, Manifest, digest_of, partition_name
 from resources.artifact_store import Stored, kind_of, metadata_of, write_value
 from resources.compute import Session
@@ -60,6 +60,10 @@ class Lab:
     def model(self, uri: str) -> Path:
         """A local folder of the model source ``uri``."""
         return self.resources.models.folder(uri)
+
+    def pinned(self, uri: str) -> str:
+        """The model source ``uri``; where it is a promoted model, with the version in force. What is built by a model names it so."""
+        return self.resources.models.pinned(uri)
 
     def dataset(self, uri: str) -> Path:
         """A local file or folder of the data source ``uri``."""
@@ -217,6 +221,7 @@ def _materialise(job: _Job, partition: str) -> Stored:
     if partition:
         sections_json["partition"] = _plain(job.partition_settings(profile, partition))
     sources = {uri: resources.datasets.identity(uri, "").digest for uri in local_sources(sections_json)}
+    sources |= {uri: resources.models.identity(uri, "").digest for uri in promoted_sources(sections_json)}
     key = digest_of([asset, job.version, _ENVIRONMENT, sections_json, sources, profile.seed, profile.compute.precision, inputs])[:24]
     reused = None if resources.artifacts.fresh else store.find(asset, key)
     if reused is not None:

@@ -56,7 +56,7 @@ def rag_answers(
 
     search, index = lab.profile.retrieval, promoted_index.path
     pipeline = Pipeline(
-        first_stage(index / "bm25", index / "dense", search, encoder=lab.model(search.encoder), device=lab.device),
+        first_stage(index / "bm25", index / "dense", search, encoder=lab.model(promoted_index.facts["dense"]["encoder"]), device=lab.device),
         Reranker.load(promoted_reranker.path, lab.device),
         SupportVerifier.load(promoted_verifier.path, lab.device),
         build_answerer(lab.settings, reader=promoted_reader.path, generator=lab.generator, device=lab.device, seed=lab.seed),

@@ -22,7 +22,7 @@ def reranker(
     from curriculum.reranking.training import train_reranker
 
     search = lab.profile.retrieval
-    retriever = first_stage(bm25_index.path, dense_index.path, search, encoder=lab.model(search.encoder), device=lab.device)
+    retriever = first_stage(bm25_index.path, dense_index.path, search, encoder=lab.model(dense_index.facts["encoder"]), device=lab.device)
     return train_reranker(
         passages, retrieval_tracks, lab.settings, retriever=retriever, model=lab.model(lab.settings.model), out=lab.out,
         checkpoints=lab.checkpoints, progress=lab.progress, seed=lab.seed, device=lab.device, precision=lab.compute.precision,
@@ -44,7 +44,7 @@ def reranker_report(
     from curriculum.reranking.reranker import Reranker
 
     search = lab.profile.retrieval
-    retriever = first_stage(bm25_index.path, dense_index.path, search, encoder=lab.model(search.encoder), device=lab.device)
+    retriever = first_stage(bm25_index.path, dense_index.path, search, encoder=lab.model(dense_index.facts["encoder"]), device=lab.device)
     trained = Reranker.load(reranker.path, lab.device)
     result = report_reranking(
         trained, passages, retrieval_tracks, lab.settings, retriever=retriever, progress=lab.progress, seed=lab.seed

@@ -224,7 +224,7 @@ def _retriever(lab: Lab, bm25_index: IndexArtifact, dense_index: IndexArtifact) 
     from curriculum.retrieval.hybrid import HybridRetriever
 
     s = lab.settings
-    encoder = Encoder(lab.model(s.encoder), s, lab.device)
+    encoder = Encoder(lab.model(dense_index.facts["encoder"]), s, lab.device)
     return HybridRetriever(bm25_index.path, dense_index.path, encoder, depth=s.depth, k1=s.k1, b=s.b)
 
 

@@ -50,8 +50,9 @@ def passage_embeddings(lab: Lab, passages: pd.DataFrame) -> DirectoryArtifact:
     """Unit vectors of every passage, by the profile's encoder with its own pooling and prompts."""
     from curriculum.retrieval.dense import Encoder, embed_passages
 
-    encoder = Encoder(lab.model(lab.settings.encoder), lab.settings, lab.device)
-    return embed_passages(passages, encoder, lab.settings, lab.out, lab.checkpoints, lab.progress)
+    settings = lab.settings.model_copy(update={"encoder": lab.pinned(lab.settings.encoder)})
+    encoder = Encoder(lab.model(settings.encoder), settings, lab.device)
+    return embed_passages(passages, encoder, settings, lab.out, lab.checkpoints, lab.progress)
 
 
 @lineage_asset(group="search", kinds={"faiss"}, settings="retrieval", topics=("semantic_search",))
@@ -84,7 +85,7 @@ def hybrid_search_report(
     from curriculum.retrieval.report import hybrid_report
 
     s = lab.settings
-    encoder = Encoder(lab.model(s.encoder), s, lab.device)
+    encoder = Encoder(lab.model(dense_index.facts["encoder"]), s, lab.device)
     retriever = HybridRetriever(bm25_index.path, dense_index.path, encoder, depth=s.depth, k1=s.k1, b=s.b)
-    identities = [lab.identity(s.encoder, "encoder"), *(lab.identity(uri, "collection") for uri in s.collections)]
+    identities = [lab.identity(dense_index.facts["encoder"], "encoder"), *(lab.identity(uri, "collection") for uri in s.collections)]
     return hybrid_report(retriever, passages, retrieval_tracks, s, seed=lab.seed, identities=identities, progress=lab.progress)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curriculum.adaptation.settings import AdapterSettings
 from curriculum.corpora.settings import CorporaSettings
+from curriculum.embedding.settings import EmbedderSettings
 from curriculum.errors import UserError
 from curriculum.evaluation.settings import HarnessSettings
 from curriculum.generation.settings import GeneratorSettings
@@ -65,6 +66,7 @@ class Profile(BaseModel):
     generator: GeneratorSettings = GeneratorSettings()
     prompting: PromptingSettings = PromptingSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
     reranker: RerankerSettings = RerankerSettings()
     verifier: VerifierSettings = VerifierSettings()
     rag: RagSettings = RagSettings()

@@ -1,4 +1,7 @@
-"""Where models and data come from: ``packaged:NAME`` (shipped by a package), ``path:DIR`` (the user's), ``hub:REPO@REVISION``."""
+"""Where models and data come from: ``packaged:NAME`` (shipped by a package), ``path:DIR`` (the user's), ``hub:REPO@REVISION``.
+
+A model may also be ``promoted:NAME[@VERSION]``, one that this installation trained and promoted: the model store resolves it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ _OWN_DATA = {
     "word-analogy": "curriculum/static_embeddings/data/word-analogy",
 }
 _PACKAGE_DATA = {"jupyterlab-ru": "jupyterlab_language_pack_ru_RU"}  # a dataset that a package is -> the module
+PROMOTED = "promoted:"
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,13 @@ def local_sources(value: Any) -> set[str]:
         return set().union(*map(local_sources, value))
     own = {f"packaged:{name}" for name in _OWN_DATA}
     return {value} if isinstance(value, str) and (value.startswith("path:") or value in own) else set()
+
+
+def promoted_sources(value: Any) -> set[str]:
+    """Every source in JSON-able settings that is a model this installation promoted: another may be promoted under the same name."""
+    if isinstance(value, dict | list):
+        return set().union(*map(promoted_sources, value.values() if isinstance(value, dict) else value))
+    return {value} if isinstance(value, str) and value.startswith(PROMOTED) else set()
 
 
 def stamp(uri: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.lineage import OWNERS, RESOURCES
+from assets.lineage import DEEP, OWNERS, RESOURCES
 from curriculum.errors import IntegrityError, UserError
 from curriculum.evaluation.baselines import Baselines, change_since
 from curriculum.evaluation.gate import Judgement, Verdict, active_bars, judge_stored
@@ -111,10 +111,12 @@ def promotion(
     group: str,
     description: str,
     measured: tuple[str, ...] = (),
+    deep: bool = False,
 ) -> dg.AssetsDefinition:
     """An asset that points at ``candidate``'s version once the latest ``checks`` on ``evidence`` passed for that version.
 
     ``measured`` names what the evidence measured, where that is the candidate's parts rather than the candidate itself.
+    A candidate that is a ``deep`` asset is promoted outside the lineage's job too.
 
     A failed check does not un-make an asset, and a later run of a downstream asset alone goes ahead; so the gate is read
     again here, from the instance, and refuses unless it passed on this very candidate.
@@ -124,6 +126,7 @@ def promotion(
     @dg.asset(
         name=name, group_name=group, description=description, kinds={"gate"}, owners=OWNERS,
         deps=[dg.AssetKey(candidate), dg.AssetKey(evidence)], required_resource_keys=RESOURCES, automation_condition=PROMOTE,
+        tags=DEEP if deep else {},
     )
     def promote(context: dg.AssetExecutionContext) -> dg.Output:
         store = context.resources.artifacts.store()

@@ -14,6 +14,7 @@ PROMOTIONS = {
         "candidate": "search_index", "evidence": "hybrid_search_report", "group": "search",
         "measured": ("bm25_index", "dense_index"),
     },
+    "promoted_embedder": {"candidate": "embedder", "evidence": "embedder_report", "group": "search", "deep": True},
     "promoted_reranker": {"candidate": "reranker", "evidence": "reranker_report", "group": "search"},
     "promoted_verifier": {"candidate": "support_verifier", "evidence": "verifier_calibration", "group": "rag"},
 }

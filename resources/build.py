@@ -35,7 +35,7 @@ def build_resources(
     local = folder / "artifacts" / value.name
     artifacts = Artifacts(root=os.environ.get("CURRICULUM_ARTIFACTS") or str(local), local=str(local), fresh=fresh)
     compute = Compute.of(value.compute, folder / "locks")
-    models = ModelStore(cache=str(folder / "models"))
+    models = ModelStore(cache=str(folder / "models"), artifacts=artifacts)
     uri = journal_uri(folder)
     tracked = dg.EnvVar("MLFLOW_TRACKING_URI") if uri == os.environ.get("MLFLOW_TRACKING_URI") else uri  # a database's has a password
     return {
