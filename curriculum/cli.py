@@ -288,11 +288,11 @@ def notes(
 
 @app.command()
 def readme(profile: ProfileOption = "starter") -> None:
-    """Record the stored results in results/PROFILE.json and render the README's figures from them."""
+    """Record the stored results in results/PROFILE.json, and render the README's figures and docs/topics.md from them."""
     from curriculum.evaluation.gate import milestone_rows
     from curriculum.profile import load_profile
     from curriculum.report.card import judgements, stored_results
-    from curriculum.report.readme import record, refreshed, write_record
+    from curriculum.report.readme import record, refreshed, topics_page, write_record
     from curriculum.syllabus import load_syllabus
 
     syllabus, loaded = load_syllabus(), load_profile(profile)
@@ -301,6 +301,7 @@ def readme(profile: ProfileOption = "starter") -> None:
     data = record(loaded, milestone_rows(syllabus, loaded, store), held, stored_results(store))
     write_record(data, PROJECT / "results" / f"{loaded.name}.json")
     page.write_text(refreshed(page.read_text(encoding="utf-8"), data), encoding="utf-8")
+    (PROJECT / "docs" / "topics.md").write_text(topics_page(data, syllabus, loaded), encoding="utf-8")
 
 
 def main() -> None:

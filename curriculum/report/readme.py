@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.errors import UserError
-from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict
+from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict, active_bars
 from curriculum.report.card import row_cells
+from curriculum.report.topics import as_markdown, topic_rows
 from curriculum.results import StudyResult
-from curriculum.syllabus import Bar
+from curriculum.syllabus import Bar, Syllabus
 
 BEGIN, END = "<!-- figures: written by `make readme` -->", "<!-- end of figures -->"
 
@@ -62,6 +63,12 @@ def render(data: dict[str, Any]) -> str:
     ]
     lines += [f"| {m} | {ref} | {on} | {value} | {floor} | {verdict} |" for m, ref, value, floor, verdict, on in data["milestones"]]
     return "\n".join(lines)
+
+
+def topics_page(data: dict[str, Any], syllabus: Syllabus, profile: Any) -> str:
+    """docs/topics.md: every topic with the values and verdicts that the record keeps."""
+    rows = topic_rows(syllabus, profile, recorded_judgements(data, active_bars(syllabus, profile)))
+    return as_markdown(rows, f"As recorded under the profile `{data['profile']}` on {data['hardware']}, deep studies too; written by `make readme`.")
 
 
 def refreshed(readme: str, data: dict[str, Any]) -> str:

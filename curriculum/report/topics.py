@@ -111,6 +111,17 @@ def tally(rows: Sequence[TopicRow]) -> str:
     return f"{len(rows)} topics: {', '.join(said)}"
 
 
+def as_markdown(rows: Sequence[TopicRow], measured: str) -> str:
+    """The table as a Markdown page: a section a part, a line a claim. ``measured`` says of which run the values are."""
+    lines = ["# The topics, their claims and what was measured", "", measured, "", f"{tally(rows)}."]
+    for part, group in by_part(rows):
+        lines += ["", f"## {part.title}", "", f"{tally(group)}.", "", "| topic | claim | value | bar | verdict |", "|---|---|---|---|---|"]
+        for row in group:
+            lines.append(f"| **{row.topic.title}** | | | | {row.verdict} |")
+            lines += [f"| | `{claim.metric}` | {claim.value} | {claim.bar} | {claim.verdict} |" for claim in row.claims]
+    return "\n".join(lines) + "\n"
+
+
 def as_records(rows: Sequence[TopicRow]) -> list[dict[str, Any]]:
     """The table as JSON-able data: a record a topic, with its claims."""
     return [
