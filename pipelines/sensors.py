@@ -33,7 +33,8 @@ def alert_of(run: dg.DagsterRun, status: str, error: str, checks: list[dict[str,
     return {"text": "; ".join(filter(None, parts)), "run_id": run.run_id, "job": run.job_name, "status": status, "error": error, "checks": checks}
 
 
-@dg.run_failure_sensor(name="alert_on_failed_run", default_status=dg.DefaultSensorStatus.RUNNING)
+# all code locations: a run of the command line has none, and would be told to nobody
+@dg.run_failure_sensor(name="alert_on_failed_run", default_status=dg.DefaultSensorStatus.RUNNING, monitor_all_code_locations=True)
 def alert_on_failed_run(context: dg.RunFailureSensorContext, alerts: Alerts) -> None:
     """A run failed: what broke it, and the checks that did not pass."""
     checks = failed_checks(context.instance, context.dagster_run.run_id)
@@ -41,8 +42,9 @@ def alert_on_failed_run(context: dg.RunFailureSensorContext, alerts: Alerts) -> 
 
 
 @dg.run_status_sensor(
-    name="alert_on_failed_check", run_status=dg.DagsterRunStatus.SUCCESS, default_status=dg.DefaultSensorStatus.RUNNING
-)
+    name="alert_on_failed_check", run_status=dg.DagsterRunStatus.SUCCESS, default_status=dg.DefaultSensorStatus.RUNNING,
+    monitor_all_code_locations=True,
+)  # fmt: skip
 def alert_on_failed_check(context: dg.RunStatusSensorContext, alerts: Alerts) -> None:
     """A run succeeded with checks that did not pass: those that warn, which no run-failure sensor sees."""
     checks = failed_checks(context.instance, context.dagster_run.run_id)

@@ -93,6 +93,17 @@ def test_a_check_that_warns_is_told_though_the_run_succeeded(receiver: Receiver)
     assert receiver.got[0]["checks"] == [{"asset": "doubtful", "check": "quality", "severity": "WARN", "said": "0.4 misses 0.6"}]
 
 
+def test_the_daemon_tells_of_runs_of_the_command_line_too(receiver: Receiver, tmp_path: Path) -> None:
+    """A run that ``dagster job execute`` started names no code location, while the sensor that the daemon asks has one."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for sensor, asset in ((alert_on_failed_run, broken), (alert_on_failed_check, doubtful)):
+            asked = {"instance": instance, "repository_name": "__repository__", "resources": {"alerts": Alerts(webhook=receiver.url)}}
+            first = sensor.evaluate_tick(dg.build_sensor_context(**asked))
+            run(asset, instance)
+            sensor.evaluate_tick(dg.build_sensor_context(**asked, cursor=first.cursor))
+    assert [alert["status"] for alert in receiver.got] == ["failed", "succeeded"]
+
+
 def test_a_webhook_that_hiccups_gets_the_alert_and_one_that_is_gone_is_an_error() -> None:
     receiver = Receiver()
     with answering(receiver.reply) as url:
