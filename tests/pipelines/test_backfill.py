@@ -9,9 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from click.testing import CliRunner
+from dagster._cli import cli
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster_graphql.test.utils import execute_dagster_graphql
 
 from curriculum.backfill import Outcome, exit_code, outcome_line
+from curriculum.cli import instance_config
 from curriculum.evaluation.gate import judge
 from curriculum.storage import ArtifactStore
 from curriculum.syllabus import Bar
@@ -109,3 +118,20 @@ def test_the_exit_code_tells_well_from_a_bar_that_fails_from_a_partition_that_br
     assert exit_code([], [wrong], table_made=False) == 1
     assert exit_code([broke], [wrong], table_made=True) == 2 and exit_code([], [], table_made=False) == 2
     assert outcome_line(broke, 2, 3).split() == ["2/3", "b", "1.0", "s", "FAILED:", "no", "such", "file"] and "FAILED" not in outcome_line(fine, 1, 3)
+
+
+BACKFILLS = """{ partitionBackfillsOrError { ... on PartitionBackfills { results {
+  partitionSet { name } partitionStatuses { results { partitionName runStatus } } } } } }"""
+
+
+def test_the_page_of_a_backfill_shows_the_run_of_each_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(instance_config(tmp_path).parent))
+    module = "pipelines.definitions"
+    words = f"job backfill -m {module} -j fusion_rows --partitions bm25,rrf --noprompt".split()
+    place = InProcessTestWorkspaceLoadTarget(InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name=module), location_name=module))
+    with dg.DagsterInstance.get() as instance, WorkspaceProcessContext(instance, place) as workspace:
+        assert CliRunner().invoke(cli, words, catch_exceptions=False).exit_code == 0
+        page = execute_dagster_graphql(workspace.create_request_context(), BACKFILLS).data
+    (shown,) = page["partitionBackfillsOrError"]["results"]
+    assert shown["partitionSet"] == {"name": "fusion_rows_partition_set"}
+    assert shown["partitionStatuses"]["results"] == [{"partitionName": name, "runStatus": "QUEUED"} for name in ("bm25", "rrf")]

@@ -166,6 +166,8 @@ def test_every_row_study_has_a_maker_a_table_and_a_job_of_its_own() -> None:
         for asset, study in ROW_STUDIES.items():
             job = defs.resolve_job_def(rows_job(asset))
             assert job.partitions_def is not None and {k.to_user_string() for k in job.asset_layer.selected_asset_keys} == {asset}
+            assert job.backfill_policy == dg.BackfillPolicy.multi_run(1)  # and a range of them in one run by ``dagster asset materialize``
+            assert graph.get(dg.AssetKey(asset)).backfill_policy == dg.BackfillPolicy.single_run()
             if not study.dynamic:
                 assert list(job.partitions_def.get_partition_keys()) == study.keys(loaded)
             assert graph.get(dg.AssetKey(study.table)).parent_keys == {dg.AssetKey(asset)}
