@@ -20,7 +20,7 @@ from curriculum.errors import UserError
 from pipelines.drills.box import Failed, NotRun
 from pipelines.drills.services import cut_power, kill_daemon, kill_webserver
 from pipelines.drills.storing import corrupt, jump_clock, two_writers
-from pipelines.drills.training import kill_step
+from pipelines.drills.training import kill_rank, kill_step
 
 Drill = Callable[[], tuple[str, str]]  # returns what was done, and how it came back; raises Failed or NotRun
 
@@ -29,9 +29,10 @@ DRILLS: dict[str, Drill] = {
     "webserver": kill_webserver,
     "power": cut_power,
     "step": kill_step,
+    "rank": kill_rank,
     "corrupt": corrupt,
     "clock": jump_clock,
-    "writers": lambda: two_writers(10),
+    "writers": two_writers,
 }
 
 
@@ -40,7 +41,7 @@ class Verdict(StrEnum):
 
     HELD = "held"
     FAILED = "FAILED"
-    NOT_RUN = "not run"
+    NOT_RUN = "skipped"
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def main() -> None:
         raise SystemExit(2) from None
     outcomes = run_all(drills, record)
     print_table(outcomes)
-    print(f"{sum(o.verdict is Verdict.HELD for o in outcomes)} of {len(outcomes)} drills held; record: {record}")
+    held, seconds = sum(o.verdict is Verdict.HELD for o in outcomes), sum(o.seconds for o in outcomes)
+    print(f"{held} of {len(outcomes)} drills held, in {seconds:.0f} s; record: {record}")
     raise SystemExit(exit_code(outcomes))
 
 

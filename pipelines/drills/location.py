@@ -1,4 +1,4 @@
-"""The code location of the drills: two small assets made as the project makes its own."""
+"""The code location of the drills: three small assets made as the project makes its own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,17 @@ def trained(lab: Lab) -> ModelArtifact:
     return ModelArtifact(lab.out)
 
 
-ASSETS = [tick, trained]
+@lineage_asset(group="drills", settings="transformer")
+def trained_by_ranks(lab: Lab) -> ModelArtifact:
+    """The same by two processes that average their gradients."""
+    from curriculum.artifacts import ModelArtifact
+    from pipelines.drills.ranks import run_ranks
+
+    run_ranks(lab.settings, seed=lab.seed, out=lab.out, checkpoints=lab.checkpoints, progress=lab.progress)
+    return ModelArtifact(lab.out)
+
+
+ASSETS = [tick, trained, trained_by_ranks]
 defs = dg.Definitions(
     assets=ASSETS,
     jobs=[dg.define_asset_job(f"{asset.key.path[-1]}_job", selection=[asset]) for asset in ASSETS],

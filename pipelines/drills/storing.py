@@ -94,7 +94,7 @@ def jump_clock() -> tuple[str, str]:
     """Publish, reuse and roll back while the clock jumps by 400 days, back and forth."""
     faketime = shutil.which("faketime")
     if faketime is None:
-        raise NotRun("no faketime on this machine (Debian's package faketime has it)")
+        raise NotRun("needs Debian's package faketime")
     with Box(FAKETIME_DONT_FAKE_MONOTONIC="1") as box:
         store, dates = box.store(), []
         for name, jump in (("v1", "+0d"), ("v2", "-400d"), ("v3", "+400d"), ("v4", "+0d")):
@@ -113,7 +113,7 @@ def jump_clock() -> tuple[str, str]:
     return "four versions under clocks 400 days apart", "order, latest, reuse and rollback followed the order of publishing"
 
 
-def two_writers(seconds: float) -> tuple[str, str]:
+def two_writers(seconds: float = 10) -> tuple[str, str]:
     """Two processes publish the same asset, versions of their own and the same versions, while a third reads and verifies."""
     with Box() as box:
         root = str(box.store().root)

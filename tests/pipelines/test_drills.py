@@ -98,7 +98,7 @@ def test_what_nobody_foresaw_is_a_failure_and_what_a_machine_lacks_is_not_a_pass
         raise OSError("the network is down")
 
     def lacks() -> tuple[str, str]:
-        raise NotRun("no Postgres server on this machine")
+        raise NotRun("needs a database")
 
     def holds() -> tuple[str, str]:
         return "a fault", "came back"
@@ -106,11 +106,18 @@ def test_what_nobody_foresaw_is_a_failure_and_what_a_machine_lacks_is_not_a_pass
     record = tmp_path / "drills.json"
     outcomes = run_all({"holds": holds, "breaks": breaks, "lacks": lacks}, record)
     assert [(o.verdict, o.found) for o in outcomes] == [
-        (Verdict.HELD, "came back"), (Verdict.FAILED, "OSError: the network is down"), (Verdict.NOT_RUN, "no Postgres server on this machine"),
+        (Verdict.HELD, "came back"), (Verdict.FAILED, "OSError: the network is down"), (Verdict.NOT_RUN, "needs a database"),
     ]  # fmt: skip
     assert [harness.exit_code(part) for part in (outcomes[:1], outcomes, outcomes[::2])] == [0, 1, 2]
     kept = json.loads(record.read_text())["drills"]
     assert [Outcome(**{**row, "verdict": Verdict(row["verdict"])}) for row in kept] == outcomes
+
+
+def test_a_drill_that_lacks_its_program_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing.shutil, "which", lambda name: None)
+    outcome = run_drill("clock", harness.DRILLS["clock"])
+    assert (outcome.verdict, outcome.found) == (Verdict.NOT_RUN, "needs Debian's package faketime")
+    assert harness.exit_code([outcome]) == 2
 
 
 def test_the_table_shows_each_verdict_and_what_was_lost(capsys: pytest.CaptureFixture[str]) -> None:
