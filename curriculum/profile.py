@@ -16,8 +16,10 @@ from curriculum.evaluation.settings import HarnessSettings
 from curriculum.generation.settings import GeneratorSettings
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.hardware import ComputeSettings
+from curriculum.long_context.settings import LongContextSettings
 from curriculum.prompting.settings import PromptingSettings
 from curriculum.published.settings import PublishedSettings
+from curriculum.quantisation.settings import QuantisationSettings
 from curriculum.rag.settings import RagSettings
 from curriculum.reading.settings import ReaderSettings
 from curriculum.reranking.settings import RerankerSettings
@@ -72,6 +74,8 @@ class Profile(BaseModel):
     rag: RagSettings = RagSettings()
     rows: RowSettings = RowSettings()
     tuning: TuningSettings = TuningSettings()
+    quantisation: QuantisationSettings = QuantisationSettings()
+    long_context: LongContextSettings = LongContextSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

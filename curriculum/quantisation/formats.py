@@ -1,0 +1,83 @@
+"""One causal language model in every number format that its libraries run on a processor, and how many bytes each holds."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from curriculum.adaptation.model import quiet
+
+
+def _plain(folder: Path, dtype: torch.dtype = torch.float32, config: BitsAndBytesConfig | None = None) -> PreTrainedModel:
+    with quiet():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=config, device_map={"": "cpu"}).eval()
+
+
+def dynamic_int8(model: nn.Module, *, keep: str = "") -> nn.Module:
+    """``model`` with its linear layers in PyTorch's dynamic int8, weights by rows, inputs by tensor as they come; changed in place.
+
+    The layer called ``keep`` stays as it is.
+    """
+    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+    names = {name: per_channel_dynamic_qconfig for name, part in model.named_modules() if isinstance(part, nn.Linear) and name != keep}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao is on its way out of torch, and says so at every call
+        return quantize_dynamic(model, names, inplace=True)
+
+
+def _int8_bnb(folder: Path) -> PreTrainedModel:
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # it says at every product that it rounds to float16 first
+    return _plain(folder, config=BitsAndBytesConfig(load_in_8bit=True))
+
+
+# the linear layers of the blocks in each format; the embedding, which may be the output layer too, stays in the precision beside them
+FORMATS: Mapping[str, Callable[[Path], nn.Module]] = {
+    "fp32": _plain,
+    "bf16": lambda folder: _plain(folder, torch.bfloat16),
+    "int8_dynamic": lambda folder: dynamic_int8(_plain(folder), keep="lm_head"),
+    "int8_bnb": _int8_bnb,
+    "nf4": lambda folder: _plain(folder, config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)),
+}
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of every distinct weight and of the constants that decode it; a tied weight counts once."""
+    tensors = list(_tensors(model))  # all alive at once: a freed one's address would be another's
+    return sum({tensor.untyped_storage().data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}.values())
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    for part in model.modules():
+        for weight in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            yield weight
+            for state in (weight, getattr(weight, "quant_state", None)):
+                yield from _constants(state)
+        yield from _constants(getattr(part, "state", None))  # where an int8 layer moves its scales at the first product
+        if callable(getattr(part, "weight", None)):  # of PyTorch's quantised layers
+            yield from _packed(part)
+
+
+def _constants(state: Any) -> Iterator[Tensor]:
+    """What bitsandbytes keeps beside the codes: scales of rows, or scales of blocks with their own codes."""
+    for name in ("SCB", "absmax", "code", "offset"):
+        if isinstance(found := getattr(state, name, None), Tensor):
+            yield found
+    if (nested := getattr(state, "state2", None)) is not None:
+        yield from _constants(nested)
+
+
+def _packed(part: Any) -> Iterator[Tensor]:
+    weight = part.weight()
+    yield weight.int_repr()
+    if weight.qscheme() in {torch.per_channel_affine, torch.per_channel_symmetric}:
+        yield weight.q_per_channel_scales().float()  # the kernel's; the tensor's own are float64 copies
+    if part.bias() is not None:
+        yield part.bias()
