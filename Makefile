@@ -6,7 +6,7 @@ PROFILE ?= starter
 export DAGSTER_HOME := $(CURDIR)/.curriculum/dagster
 export PYTHONPATH   := $(CURDIR)
 
-.PHONY: run test e2e ui notes gate drills setup lint readme screenshots validate sbom audit clean
+.PHONY: run test e2e ui notes gate drills deepspeed setup lint readme screenshots validate sbom audit clean
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.ready
@@ -29,6 +29,11 @@ gate: setup
 # faults on purpose in temporary installations, each with its verdict; NAMES="step clock" runs those alone
 drills: setup
 	$(BIN)/python -m curriculum.cli drills $(NAMES)
+
+# deepspeed, which launcher_study also runs under, in a folder of its own: libraries that find it installed import it, for seconds each
+deepspeed: setup
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --upgrade --target .tools/deepspeed \
+	  deepspeed==0.19.8 einops==0.8.2 hjson==3.1.0 msgpack==1.2.4 ninja==1.13.2 py-cpuinfo==9.0.0
 
 ui: setup
 	$(BIN)/python -m curriculum.cli ui --profile $(PROFILE)

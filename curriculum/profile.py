@@ -17,6 +17,7 @@ from curriculum.generation.settings import GeneratorSettings
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.hardware import ComputeSettings
 from curriculum.long_context.settings import LongContextSettings
+from curriculum.parallel.settings import ParallelSettings
 from curriculum.prompting.settings import PromptingSettings
 from curriculum.published.settings import PublishedSettings
 from curriculum.quantisation.settings import QuantisationSettings
@@ -76,6 +77,7 @@ class Profile(BaseModel):
     tuning: TuningSettings = TuningSettings()
     quantisation: QuantisationSettings = QuantisationSettings()
     long_context: LongContextSettings = LongContextSettings()
+    parallel: ParallelSettings = ParallelSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

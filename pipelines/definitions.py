@@ -8,7 +8,22 @@ import warnings
 
 import dagster as dg
 
-from assets import adaptation, analysis, corpora, embedding, foundations, inference, prompting, rag, reading, report, reranking, rows, search
+from assets import (
+    adaptation,
+    analysis,
+    corpora,
+    embedding,
+    foundations,
+    inference,
+    parallelism,
+    prompting,
+    rag,
+    reading,
+    report,
+    reranking,
+    rows,
+    search,
+)
 from curriculum.profile import load_profile
 from curriculum.syllabus import load_syllabus
 from pipelines.guardrails import bar_checks, regression_check, table_check
@@ -21,7 +36,9 @@ from resources.build import build_resources, home
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
-ASSET_MODULES = [corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows]
+ASSET_MODULES = [
+    corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
+]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",
     "domain_corpus": "doc_id", "qa_dataset": "example_id", "prompt_cases": "case_id", "passages": "passage_id",
