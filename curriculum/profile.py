@@ -9,7 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curriculum.adaptation.settings import AdapterSettings
+from curriculum.adaptation.sweep_settings import SweepSettings
 from curriculum.corpora.settings import CorporaSettings
+from curriculum.domain_adaptation.settings import DomainAdaptationSettings
 from curriculum.embedding.settings import EmbedderSettings
 from curriculum.errors import UserError
 from curriculum.evaluation.settings import HarnessSettings
@@ -65,6 +67,8 @@ class Profile(BaseModel):
     static_embeddings: StaticEmbeddingsSettings = StaticEmbeddingsSettings()
     reader: ReaderSettings = ReaderSettings()
     adapter: AdapterSettings = AdapterSettings()
+    adapter_sweep: SweepSettings = SweepSettings()
+    domain_adaptation: DomainAdaptationSettings = DomainAdaptationSettings()
     harness: HarnessSettings = HarnessSettings()
     generator: GeneratorSettings = GeneratorSettings()
     prompting: PromptingSettings = PromptingSettings()

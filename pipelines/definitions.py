@@ -10,6 +10,7 @@ import dagster as dg
 
 from assets import (
     adaptation,
+    adapter_studies,
     analysis,
     corpora,
     embedding,
@@ -38,6 +39,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 ASSET_MODULES = [
     corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
+    adapter_studies,
 ]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",

@@ -34,14 +34,15 @@ class MeterRequest(BaseModel):
 
 
 class MeterReading(BaseModel):
-    """Bytes. ``loaded``, ``adapted`` and ``step_peak`` are above what the process held before the model; the others are all
-    of the process (CPU) or all that was allocated (GPU)."""
+    """Bytes. ``loaded``, ``adapted``, ``stepped`` (after a step: what stays of it) and ``step_peak`` are above what the process held
+    before the model; the others are all of the process (CPU) or all that was allocated (GPU)."""
 
     model_config = ConfigDict(extra="forbid")
 
     before: int
     loaded: int
     adapted: int
+    stepped: int
     step_peak: int
     whole_peak: int
     seconds_a_step: float
@@ -94,14 +95,14 @@ def read(request: MeterRequest) -> MeterReading:
     size = (settings.batch_size * min(settings.accumulation, 2), settings.block_size + 1)
     blocks = torch.randint(model.config.vocab_size, size, generator=generator).to(device)
     train_step(adapted, optimizer, blocks[:, :17], settings, device=device, precision=request.precision)  # gradients, moments
-    load_peak = meter.peak()
+    load_peak, stepped = meter.peak(), meter.now()
     meter.reset()
     start = time.perf_counter()
     train_step(adapted, optimizer, blocks, settings, device=device, precision=request.precision)
     seconds, peak = time.perf_counter() - start, meter.peak()
     return MeterReading(
-        before=before, loaded=loaded - before, adapted=with_adapter - before, step_peak=peak - before,
-        whole_peak=max(load_peak, peak), seconds_a_step=seconds,
+        before=before, loaded=loaded - before, adapted=with_adapter - before, stepped=stepped - before,
+        step_peak=peak - before, whole_peak=max(load_peak, peak), seconds_a_step=seconds,
     )
 
 

@@ -50,6 +50,12 @@ def report_adapter(
         UserError: the adapter was trained on another base, or the memory of a step cannot be measured.
         DataError: a text does not fill two blocks.
     """
+    shape = ModelShape.of(AutoConfig.from_pretrained(folder))
+    rows = predict(
+        shape, settings, value_bytes=4 if device == "cpu" else torch.finfo(getattr(torch, precision)).bits // 8,
+        paged=uses_pages(settings, device),
+    )
+    progress(f"the ledger says that a step takes {total(rows) / GIB:.2f} GiB")
     # before this process loads the model: two models would not fit where one does
     reading = measure_step(
         MeterRequest(folder=str(folder), settings=settings, device=device, precision=precision, threads=torch.get_num_threads())
@@ -62,11 +68,6 @@ def report_adapter(
         blocks = token_blocks(tokenizer, texts, settings.block_size, limit=limit)
         scores.append(compare(model, blocks, name, settings, device=device))
         progress(f"{name}: perplexity {_perplexity(scores[-1].loss_before):.2f} -> {_perplexity(scores[-1].loss_after):.2f}")
-    shape = ModelShape.of(AutoConfig.from_pretrained(folder))
-    rows = predict(
-        shape, settings, value_bytes=4 if device == "cpu" else torch.finfo(getattr(torch, precision)).bits // 8,
-        paged=uses_pages(settings, device),
-    )
     losses = [float(loss) for loss in adapter.facts.get("train_losses", [])]
     return StudyResult(
         study="adapter_report",
@@ -139,10 +140,12 @@ def ledger_table(rows: Sequence[LedgerRow], reading: MeterReading) -> pd.DataFra
     ]
     weights = sum(r.bytes for r in rows if r.part.startswith("weights"))
     adapters = sum(r.bytes for r in rows if r.part == "adapters")
+    kept = sum(r.bytes for r in rows if r.part in ("gradients", "optimizer"))
     sums = [
         ("all weights", weights, reading.loaded, "after loading"),
         ("all adapters", adapters, reading.adapted - reading.loaded, "after adding the adapters"),
-        ("gradients, optimizer, activations, logits", whole - weights - adapters, reading.step_peak - reading.adapted, "a step"),
+        ("gradients and optimizer", kept, reading.stepped - reading.adapted, "after a step: what stays of it"),
+        ("activations, logits, temporaries", whole - weights - adapters - kept, reading.step_peak - reading.stepped, "within a step: what goes"),
         ("peak", whole, reading.step_peak, "sum of the parts; a step in a fresh process"),
     ]
     table += [{"part": p, "predicted_mb": b / 1e6, "share": b / whole, "measured_mb": m / 1e6, "how": h} for p, b, m, h in sums]

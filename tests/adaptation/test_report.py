@@ -36,6 +36,9 @@ def test_report_of_a_real_run(tmp_path):
     assert result.value("trainable_parameters") == adapter.facts["trainable_parameters"]
     assert result.value("ledger_error") < 0.25  # a tiny step: fixed costs of the allocator weigh more than in a real one
     assert 0 < result.value("ledger_measured_gb") < result.value("peak_memory_gb")
+    measured = result.tables["ledger"].set_index("part")["measured_mb"].dropna()
+    assert list(measured.index[-3:]) == ["gradients and optimizer", "activations, logits, temporaries", "peak"]
+    assert measured[:-1].sum() == pytest.approx(measured["peak"])
     result.save(tmp_path / "saved")
     again = StudyResult.load(tmp_path / "saved")
     assert list(again.per_example.columns) == ["example_id", "text", "loss_before", "loss_after"] and len(again.per_example) == 4
@@ -58,12 +61,15 @@ def test_change_is_relative_and_paired():
 def test_ledger_error_shows_a_ledger_that_is_wrong():
     shape = ModelShape(300, 64, 128, 2, 4, 2, 16, tied=True)
     rows = predict(shape, SETTINGS)
-    reading = MeterReading(before=0, loaded=1, adapted=2, step_peak=total(rows) * 2, whole_peak=total(rows) * 3, seconds_a_step=1.0)
+    reading = MeterReading(before=0, loaded=1, adapted=2, stepped=3, step_peak=total(rows) * 2, whole_peak=total(rows) * 3, seconds_a_step=1.0)
     error = next(m for m in cost_metrics(rows, reading, {}) if m.name == "ledger_error")
     assert error.value == pytest.approx(0.5)
     table = ledger_table(rows, reading)
     assert table.iloc[-1]["part"] == "peak" and table.iloc[-1]["measured_mb"] == pytest.approx(2 * table.iloc[-1]["predicted_mb"])
     assert table["share"].iloc[: len(rows)].sum() == pytest.approx(1.0)
+    assert table["predicted_mb"].iloc[len(rows) : -1].sum() == pytest.approx(table.iloc[-1]["predicted_mb"])  # the groups leave no part out
+    parts = " ".join(table["part"].iloc[: len(rows)])
+    assert all(part in parts for part in ("NF4 codes", "scales", "adapters", "gradients", "optimizer", "activations", "logits"))
 
 
 def test_a_failed_measurement_says_why(tmp_path, monkeypatch):
