@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curriculum.adaptation.settings import AdapterSettings
 from curriculum.adaptation.sweep_settings import SweepSettings
+from curriculum.alignment.settings import AlignmentSettings
 from curriculum.corpora.settings import CorporaSettings
 from curriculum.domain_adaptation.settings import DomainAdaptationSettings
 from curriculum.embedding.settings import EmbedderSettings
@@ -82,6 +83,7 @@ class Profile(BaseModel):
     quantisation: QuantisationSettings = QuantisationSettings()
     long_context: LongContextSettings = LongContextSettings()
     parallel: ParallelSettings = ParallelSettings()
+    alignment: AlignmentSettings = AlignmentSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

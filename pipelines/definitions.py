@@ -11,6 +11,7 @@ import dagster as dg
 from assets import (
     adaptation,
     adapter_studies,
+    alignment,
     analysis,
     corpora,
     embedding,
@@ -39,12 +40,12 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 ASSET_MODULES = [
     corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
-    adapter_studies,
+    adapter_studies, alignment,
 ]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",
     "domain_corpus": "doc_id", "qa_dataset": "example_id", "prompt_cases": "case_id", "passages": "passage_id",
-    "retrieval_tracks": "query_id", "rag_answers": "question_id",
+    "retrieval_tracks": "query_id", "rag_answers": "question_id", "preference_pairs": "pair_id",
 }
 
 

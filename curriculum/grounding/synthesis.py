@@ -40,7 +40,7 @@ def training_groups(examples: pd.DataFrame, *, words: int, per_example: int, see
         parts = split[str(context)]
         for row in rows.itertuples():
             if len(row.answers):
-                centre = _sentence_at(str(context), parts, int(row.answer_starts[0]))
+                centre = sentence_at(str(context), parts, int(row.answer_starts[0]))
                 groups += list(_of_answer(str(row.question), str(row.answers[0]), parts, centre, words, rng))
             for _ in range(per_example):
                 groups += list(_of_sentence(parts, words, rng, everything))
@@ -50,7 +50,7 @@ def training_groups(examples: pd.DataFrame, *, words: int, per_example: int, see
     return groups
 
 
-def _window(parts: list[str], centre: int, words: int, rng: random.Random) -> tuple[int, int]:
+def window(parts: list[str], centre: int, words: int, rng: random.Random) -> tuple[int, int]:
     """Bounds of a run of sentences around ``centre``, of about a random share of ``words`` words."""
     low, high = centre, centre + 1
     limit = rng.randint(words // 2, words)
@@ -63,7 +63,7 @@ def _window(parts: list[str], centre: int, words: int, rng: random.Random) -> tu
     return low, high
 
 
-def _sentence_at(context: str, parts: list[str], offset: int) -> int:
+def sentence_at(context: str, parts: list[str], offset: int) -> int:
     """Index of the sentence at character ``offset`` of ``context``; whitespace, which ``parts`` squeeze, is not counted."""
     letters = len(re.sub(r"\s", "", context[:offset]))
     for i, part in enumerate(parts):
@@ -74,7 +74,7 @@ def _sentence_at(context: str, parts: list[str], offset: int) -> int:
 
 
 def _of_answer(question: str, answer: str, parts: list[str], centre: int, words: int, rng: random.Random) -> Iterator[Group]:
-    low, high = _window(parts, centre, words, rng)
+    low, high = window(parts, centre, words, rng)
     wrong = distractor(answer, parts[low:high], rng)
     if wrong is not None:
         yield _pair(" ".join(parts[low:high]), statement(question, answer), statement(question, wrong))
@@ -89,7 +89,7 @@ def _of_sentence(parts: list[str], words: int, rng: random.Random, everything: S
     if not usable:
         return
     centre = rng.choice(usable)
-    low, high = _window(parts, centre, words, rng)
+    low, high = window(parts, centre, words, rng)
     claim = keep_meaning(parts[centre], rng)
     if rng.random() < _ELSEWHERE:
         other = rng.choice(everything)
