@@ -238,6 +238,22 @@ def ui(profile: ProfileOption = "starter", port: int = 3000, host: str = "127.0.
 
 
 @app.command()
+def serve(profile: ProfileOption = "starter", port: int = 8080, host: str = "127.0.0.1") -> None:
+    """Serve search and cited answers from the promoted versions, with a page for people; a later promotion is picked up by itself.
+
+    CURRICULUM_SERVE_KEY is the key that requests must then give; on another host than this machine there must be one.
+    """
+    from curriculum.profile import load_profile
+    from curriculum.serving.promoted import promoted_versions
+
+    loaded = load_profile(profile)
+    promoted_versions(_store(loaded), loaded)  # what is missing is said before the models' libraries are imported
+    from curriculum.serving.server import serve as listen
+
+    listen(loaded, _store(loaded), home(), host=host, port=port)
+
+
+@app.command()
 def service(
     command: Annotated[list[str], typer.Argument(help="one of the orchestrator's programs and its arguments, after --")],
     profile: ProfileOption = "starter",

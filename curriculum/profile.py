@@ -29,6 +29,7 @@ from curriculum.reading.settings import ReaderSettings
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.rows.settings import RowSettings
+from curriculum.serving.settings import ServingSettings
 from curriculum.static_embeddings.settings import StaticEmbeddingsSettings
 from curriculum.syllabus import Bar
 from curriculum.tokenization.settings import TokenizationSettings
@@ -78,6 +79,7 @@ class Profile(BaseModel):
     reranker: RerankerSettings = RerankerSettings()
     verifier: VerifierSettings = VerifierSettings()
     rag: RagSettings = RagSettings()
+    serving: ServingSettings = ServingSettings()
     rows: RowSettings = RowSettings()
     tuning: TuningSettings = TuningSettings()
     quantisation: QuantisationSettings = QuantisationSettings()

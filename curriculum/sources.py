@@ -1,6 +1,6 @@
 """Where models and data come from: ``packaged:NAME`` (shipped by a package), ``path:DIR`` (the user's), ``hub:REPO@REVISION``.
 
-A model may also be ``promoted:NAME[@VERSION]``, one that this installation trained and promoted: the model store resolves it.
+A model may also be ``promoted:NAME[@VERSION]``, one that this installation trained and promoted: in the artifact store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from curriculum.errors import SourceError
 from curriculum.results import Identity
-from curriculum.storage import digest_of, file_sha256
+from curriculum.storage import ArtifactStore, Manifest, digest_of, file_sha256
 
 _PACKAGED_MODELS = ("minilm", "smollm2")
 # the project's own files, which change without a new version of a package
@@ -185,6 +185,22 @@ def promoted_sources(value: Any) -> set[str]:
     if isinstance(value, dict | list):
         return set().union(*map(promoted_sources, value.values() if isinstance(value, dict) else value))
     return {value} if isinstance(value, str) and value.startswith(PROMOTED) else set()
+
+
+def promoted_manifest(store: ArtifactStore, uri: str) -> Manifest:
+    """The version that ``promoted:NAME[@VERSION]`` names: without a version, the one in force.
+
+    Raises:
+        SourceError: there is none.
+    """
+    name, _, version = uri.removeprefix(PROMOTED).partition("@")
+    manifest = store.manifest(f"promoted_{name}", version or None)
+    if manifest is None:
+        raise SourceError(
+            f"source '{uri}': no such version of promoted_{name} was promoted under this profile; name a packaged:, path: or hub: model, "
+            "and materialise it first (for the embedder: `curriculum run --job search`)"
+        )
+    return manifest
 
 
 def stamp(uri: str) -> str:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from curriculum.errors import SourceError
 from curriculum.results import Identity
-from curriculum.sources import PROMOTED, identify, model_folder
+from curriculum.sources import PROMOTED, identify, model_folder, promoted_manifest
 from curriculum.storage import Manifest
 from resources.artifact_store import Artifacts
 
@@ -43,11 +42,4 @@ class ModelStore(dg.ConfigurableResource):
         return f"{uri.partition('@')[0]}@{self._promoted(uri).version}"
 
     def _promoted(self, uri: str) -> Manifest:
-        name, _, version = uri.removeprefix(PROMOTED).partition("@")
-        manifest = self.artifacts.store().manifest(f"promoted_{name}", version or None)
-        if manifest is None:
-            raise SourceError(
-                f"source '{uri}': no such version of promoted_{name} was promoted under this profile; name a packaged:, path: or hub: model, "
-                "and materialise it first (for the embedder: `curriculum run --job search`)"
-            )
-        return manifest
+        return promoted_manifest(self.artifacts.store(), uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +29,10 @@ class Generator(Protocol):
         self, prompts: list[Messages], *, max_new_tokens: int, stop: tuple[str, ...] = (), temperature: float = 0.0, seed: int = 0
     ) -> list[Generation]:
         """One :class:`Generation` a prompt, in order. A text ends before the first of ``stop`` it would hold."""
+        ...
+
+    def stream(self, prompt: Messages, *, max_new_tokens: int) -> Iterator[str]:
+        """The text of one prompt piece by piece, at temperature 0. Closing the iterator stops the generator early."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from curriculum.errors import SourceError
@@ -34,9 +35,29 @@ class EndpointGenerator:
         self, prompts: list[Messages], *, max_new_tokens: int, stop: tuple[str, ...] = (), temperature: float = 0.0, seed: int = 0
     ) -> list[Generation]:
         """One chat completion a prompt."""
-        optional = {"stop": list(stop) or None, "temperature": temperature, "seed": seed, "reasoning_effort": self._settings.reasoning_effort or None}
-        sent = {name: value for name, value in optional.items() if value is not None and name not in self._settings.unsent}
-        return [self._one(p, stop, {"max_tokens": max_new_tokens, **sent}) for p in prompts]
+        sent = self._sent(max_new_tokens, stop=list(stop) or None, temperature=temperature, seed=seed)
+        return [self._one(p, stop, sent) for p in prompts]
+
+    def stream(self, prompt: Messages, *, max_new_tokens: int) -> Iterator[str]:
+        """One chat completion as the endpoint sends it. Closing the iterator closes the connection."""
+        from openai import OpenAIError
+
+        failure = ""
+        try:
+            sent = self._sent(max_new_tokens, temperature=0.0, seed=0)
+            with self._client.chat.completions.create(model=self._settings.model, messages=prompt, stream=True, **sent) as pieces:  # type: ignore[call-overload]
+                for piece in pieces:
+                    yield (piece.choices[0].delta.content if piece.choices else None) or ""
+        except OpenAIError as error:
+            failure = f"{type(error).__name__}: {error}"
+        if failure:
+            raise self._refused(failure)
+
+    def _sent(self, max_new_tokens: int, **optional: Any) -> dict[str, Any]:
+        """The parameters of a request: those with a value that the endpoint takes."""
+        optional["reasoning_effort"] = self._settings.reasoning_effort or None
+        taken = {name: value for name, value in optional.items() if value is not None and name not in self._settings.unsent}
+        return {"max_tokens": max_new_tokens, **taken}
 
     def _one(self, messages: Messages, stop: tuple[str, ...], parameters: dict[str, Any]) -> Generation:
         from openai import OpenAIError
@@ -47,18 +68,21 @@ class EndpointGenerator:
         except OpenAIError as error:
             failure = f"{type(error).__name__}: {error}"
         if failure:  # raised out here: a chained error would carry the endpoint's own words into the traceback, and a key in them
-            key = self._key()
-            shown = failure.replace(key, "***") if key else failure
-            raise SourceError(
-                f"the generator at {self._settings.base_url} gave no answer ({shown}); check generator.base_url, "
-                f"generator.model and the key in ${self._settings.api_key_variable}"
-            )
+            raise self._refused(failure)
         choice, usage = made.choices[0], made.usage
         text, cut = cut_at(choice.message.content or "", stop)
         return Generation(
             text.strip(), usage.prompt_tokens if usage else 0, usage.completion_tokens if usage else 0,
             time.perf_counter() - begun, "stop" if cut else choice.finish_reason or "stop",
         )  # fmt: skip
+
+    def _refused(self, failure: str) -> SourceError:
+        key = self._key()
+        shown = failure.replace(key, "***") if key else failure
+        return SourceError(
+            f"the generator at {self._settings.base_url} gave no answer ({shown}); check generator.base_url, "
+            f"generator.model and the key in ${self._settings.api_key_variable}"
+        )
 
     def _key(self) -> str:
         return os.environ.get(self._settings.api_key_variable, "")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,6 +40,36 @@ class LocalGenerator:
             made.update(zip(chosen, results, strict=True))
         return [made[i] for i in range(len(prompts))]
 
+    def stream(self, prompt: Messages, *, max_new_tokens: int) -> Iterator[str]:
+        """The greedy text of one prompt, word by word. Closing the iterator stops the model at its next token."""
+        from transformers import TextIteratorStreamer
+
+        text = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        inputs = self.tokenizer([text], return_tensors="pt", add_special_tokens=False).to(self.device)
+        pieces = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        closed, failed = threading.Event(), []
+
+        def write() -> None:
+            try:
+                with torch.no_grad():  # of this thread
+                    self.model.generate(
+                        **inputs, max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, do_sample=False,
+                        streamer=pieces, stopping_criteria=[_until(closed)],
+                    )  # fmt: skip
+            except Exception as error:
+                failed.append(error)
+                pieces.end()  # or the reader would wait for ever
+
+        writer = threading.Thread(target=write, name="generation", daemon=True)
+        writer.start()
+        try:
+            yield from pieces
+        finally:
+            closed.set()
+            writer.join()
+        if failed:
+            raise failed[0]
+
     @torch.no_grad()
     def _batch(self, texts: list[str], max_new_tokens: int, stop: tuple[str, ...], temperature: float) -> list[Generation]:
         inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
@@ -59,3 +92,8 @@ class LocalGenerator:
         text, stopped = cut_at(self.tokenizer.decode(ids[:length], skip_special_tokens=True), stop)
         reason = "stop" if stopped or length < len(ids) or length < limit else "length"
         return Generation(text.strip(), prompt, length, seconds, reason)
+
+
+def _until(closed: threading.Event) -> Any:
+    """A stopping criterion of transformers' ``generate``: every text [batch] ends once ``closed`` is set."""
+    return lambda ids, scores, **_: torch.full((ids.shape[0],), closed.is_set(), dtype=torch.bool, device=ids.device)

@@ -67,9 +67,14 @@ def _said(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
+def without_marks(text: str) -> str:
+    """``text`` without citation marks such as [1] and [2, 3]."""
+    return _MARK.sub("", text)
+
+
 def clean_answer(text: str) -> str:
     """Generated text without citation marks and superfluous space; "" when it says that it does not know."""
-    text = " ".join(_MARK.sub("", text).split())
+    text = " ".join(without_marks(text).split())
     return "" if _ABSTENTION.search(text) else text
 
 

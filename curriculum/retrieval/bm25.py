@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +40,7 @@ def build_bm25(passages: pd.DataFrame, settings: RetrievalSettings, out: Path) -
 
 
 class Bm25Index:
-    """A Lucene index of one collection, kept in the folder ``path`` as :func:`build_bm25` writes it.
+    """A Lucene index of one collection, kept in the folder ``path`` as :func:`build_bm25` writes it. Its files are closed with it.
 
     Raises:
         DataError: there is no such collection.
@@ -51,6 +52,7 @@ class Bm25Index:
         self._searcher = lucene_searcher()(str(path / collection))
         self._searcher.set_bm25(k1, b)
         self._threads = threads
+        weakref.finalize(self, self._searcher.close).atexit = False  # Lucene maps the files into memory, and Java would keep them
 
     def search(self, queries: list[str], k: int) -> Hits:
         """For each query its ``k`` best (passage_id, score), best first; equal scores in order of id.

@@ -48,7 +48,7 @@ class HybridRetriever:
         b: float = 0.4,
     ) -> None:
         self._folders, self._encoder = (bm25, dense), encoder
-        self._fusion, self._weights, self._depth, self._k1, self._b = fusion, weights, depth, k1, b
+        self._fusion, self._weights, self.depth, self._k1, self._b = fusion, weights, depth, k1, b
         self._open: dict[str, tuple[Bm25Index, DenseIndex]] = {}
 
     def leg(self, name: str, queries: list[str], k: int, collection: str = "project") -> Hits:
@@ -69,6 +69,9 @@ class HybridRetriever:
         """For each query the ``k`` best fused (passage_id, score), best first."""
         if not queries:
             return []
-        legs = self.legs(queries, max(k, self._depth), collection)
+        return self.fused(self.legs(queries, max(k, self.depth), collection), k)
+
+    def fused(self, legs: Mapping[str, Hits], k: int) -> Hits:
+        """What :meth:`search` makes of the hits of both legs: for each query the ``k`` best fused (passage_id, score), best first."""
         pairs = ([dict(hits) for hits in pair] for pair in zip(*legs.values(), strict=True))
         return [ranked(fuse(pair, self._fusion, self._weights), k) for pair in pairs]

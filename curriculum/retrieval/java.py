@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from curriculum.errors import SourceError
@@ -69,6 +70,12 @@ def quiet_java() -> None:
     autoclass("org.apache.logging.log4j.core.config.Configurator").setAllLevels("", level.ERROR)
     root = autoclass("java.util.logging.Logger").getLogger("")
     root.setLevel(autoclass("java.util.logging.Level").WARNING)
+
+
+def leave_java() -> None:
+    """Detach the present thread from Java, where it is attached: a thread that used Lucene must, before it ends."""
+    if "jnius" in sys.modules:
+        sys.modules["jnius"].detach()
 
 
 def lucene_searcher() -> type:

@@ -1,0 +1,1 @@
+"""Search and cited answers over HTTP, from the promoted versions."""

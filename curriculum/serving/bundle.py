@@ -1,0 +1,137 @@
+"""What answers a request: one immutable bundle of the promoted index, reranker, verifier and answerer, read from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from curriculum.errors import IntegrityError
+from curriculum.generation.factory import build_generator
+from curriculum.grounding.verifier import SupportVerifier
+from curriculum.hardware import resolve_device
+from curriculum.rag.answerers import ReaderAnswerer
+from curriculum.rag.assembly import build_answerer
+from curriculum.reranking.first_stage import first_stage
+from curriculum.reranking.reranker import Reranker, passage_texts
+from curriculum.retrieval.hybrid import HybridRetriever
+from curriculum.serving.promoted import promoted_versions
+from curriculum.serving.quoting import QuotingAnswerer
+from curriculum.sources import PROMOTED, promoted_manifest
+from curriculum.storage import ArtifactStore, Manifest, again
+
+if TYPE_CHECKING:
+    from curriculum.profile import Profile
+
+Writer = Callable[[str, Sequence[str]], Iterator[str]]  # of a question and its passages; gives the draft piece by piece
+Versions = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything one request is answered with. A request holds it by reference until it ends, whatever is promoted meanwhile.
+
+    ``passages`` are rows of the table ``passages`` by id, ``texts`` what a model reads of each, ``threshold`` the support from
+    which a sentence counts as supported.
+    """
+
+    versions: Versions
+    passages: Mapping[str, Mapping[str, Any]]
+    texts: Mapping[str, str]
+    retriever: HybridRetriever
+    reranker: Reranker
+    verifier: SupportVerifier
+    write: Writer
+    threshold: float
+
+
+class Bundles:
+    """Loads bundles of a profile's promoted versions; what two of them have in common is loaded once."""
+
+    def __init__(self, store: ArtifactStore, profile: Profile, models: Callable[[str], Path]) -> None:
+        self._store, self._profile, self._models = store, profile, models
+        self._device = resolve_device(profile.compute.device)
+        self._loaded: dict[tuple[str, str], Any] = {}
+
+    def promoted(self) -> dict[str, str]:
+        """The promoted versions in force, by asset. Raises as :func:`promoted_versions`."""
+        return promoted_versions(self._store, self._profile)
+
+    def load(self, versions: Versions) -> Bundle:
+        """The bundle of these promoted versions.
+
+        Raises:
+            IntegrityError: a version is gone or damaged.
+            UserError: the passages that the index was built from are gone.
+        """
+        before, self._loaded = self._loaded, {}
+        try:
+            return self._bundle(versions, before)
+        except BaseException:
+            self._loaded = before
+            raise
+
+    def _bundle(self, versions: Versions, before: Mapping[tuple[str, str], Any]) -> Bundle:
+        def once(name: str, version: str, make: Callable[[], Any]) -> Any:
+            known = before.get((name, version))
+            self._loaded[name, version] = known if known is not None else make()
+            return self._loaded[name, version]
+
+        index = self._manifest("promoted_index", versions["promoted_index"])
+        retriever, passages, texts = once("index", index.version, lambda: self._index(index))
+        reranker, verifier = (
+            once(name, versions[name], lambda name=name, kind=kind: kind.load(self._path(name, versions), self._device))
+            for name, kind in (("promoted_reranker", Reranker), ("promoted_verifier", SupportVerifier))
+        )
+        write = once("writer", versions.get("promoted_reader", ""), lambda: self._writer(versions))
+        chosen = self._profile.rag.support_threshold
+        threshold = verifier.threshold if chosen is None else chosen
+        return Bundle(dict(versions), passages, texts, retriever, reranker, verifier, write, threshold)
+
+    def _manifest(self, asset: str, version: str) -> Manifest:
+        manifest = self._store.manifest(asset, version)
+        if manifest is None:
+            raise IntegrityError(f"version {version} of '{asset}' is gone; {again(asset)}")
+        return manifest
+
+    def _path(self, asset: str, versions: Versions) -> Path:
+        return self._store.path(self._manifest(asset, versions[asset]))
+
+    def _model(self, uri: str) -> Path:
+        return self._store.path(promoted_manifest(self._store, uri)) if uri.startswith(PROMOTED) else self._models(uri)
+
+    def _index(self, promoted: Manifest) -> tuple[HybridRetriever, dict[str, dict[str, Any]], dict[str, str]]:
+        """Both indexes under the settings they were built with, whatever the profile says by now, and their passages."""
+        folder, built = self._store.path(promoted), promoted.facts
+        collection = self._profile.rag.collection
+        settings = self._profile.retrieval.model_copy(
+            update={"encoder": built["dense"]["encoder"], "k1": built["bm25"]["k1"], "b": built["bm25"]["b"]}
+        )
+        retriever = first_stage(folder / "bm25", folder / "dense", settings, encoder=self._model(settings.encoder), device=self._device)
+        retriever.search(["warm up"], 1, collection)  # opens both indexes; a collection that is not there is an error here
+        table = pd.read_parquet(self._store.path(self._passages(promoted)) / "table.parquet")
+        table = table[table["collection"] == collection]
+        return retriever, table.set_index("passage_id", drop=False).to_dict("index"), passage_texts(table)
+
+    def _passages(self, promoted: Manifest) -> Manifest:
+        """The version of ``passages`` that the promoted index was built from: the lineage of its manifests says which."""
+        assert promoted.target is not None, promoted.asset
+        index = self._manifest(promoted.target["asset"], promoted.target["version"])
+        lexical = self._manifest("bm25_index", index.made_from["bm25_index"])
+        return self._manifest("passages", lexical.made_from["passages"])
+
+    def _writer(self, versions: Versions) -> Writer:
+        rag, seed = self._profile.rag, self._profile.seed
+        if rag.answerer == "generator":
+            generator = build_generator(self._profile.generator, self._model, self._device)
+            return QuotingAnswerer(generator, max_new_tokens=rag.max_new_tokens, passage_words=rag.passage_words, seed=seed).stream
+        reader = build_answerer(rag, reader=self._path("promoted_reader", versions), generator=_none, device=self._device)
+        assert isinstance(reader, ReaderAnswerer)
+        return lambda question, contexts: iter([reader.answer([question], [contexts])[0].text])
+
+
+def _none() -> Any:
+    raise AssertionError("a reader answers")

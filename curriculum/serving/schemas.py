@@ -1,0 +1,100 @@
+"""What goes in and out over HTTP."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Problem(BaseModel):
+    """Why a request was refused, in one sentence."""
+
+    detail: str
+
+
+class Scores(BaseModel):
+    """What each leg gave a passage; null where it is not among the leg's hits, or was not reranked."""
+
+    bm25: float | None = Field(description="BM25 (Lucene)")
+    dense: float | None = Field(description="inner product of the embeddings")
+    fused: float = Field(description="both legs fused")
+    reranker: float | None = Field(description="logit of the cross-encoder; null also where the promoted reranker gives it no weight")
+    final: float = Field(description="what the passages are ordered by: fused and reranker, interpolated")
+
+
+class Passage(BaseModel):
+    """A passage that was found."""
+
+    rank: int
+    passage_id: str
+    doc_id: str
+    title: str
+    section: str
+    source: str
+    text: str
+    scores: Scores
+
+
+class Found(BaseModel):
+    """What a search found. ``milliseconds`` are those of each stage and, as ``total``, of the request with its wait."""
+
+    request_id: str
+    query: str
+    passages: list[Passage]
+    milliseconds: dict[str, float]
+    versions: dict[str, str]
+
+
+class Sentence(BaseModel):
+    """One sentence of an answer. A withheld one has no text."""
+
+    index: int
+    text: str
+    supported: bool
+    support: float = Field(description="the verifier's support by the best of the passages shown, in [0, 1]")
+    withheld: bool
+    citations: list[str] = Field(description="ids of the passages that support it, of those shown")
+
+
+class Answered(BaseModel):
+    """How an answer ended. ``abstained``: nothing was given out."""
+
+    request_id: str
+    question: str
+    answer: str
+    abstained: bool
+    withheld: int
+    unsupported: int
+    citations: list[str]
+    milliseconds: dict[str, float]
+    versions: dict[str, str]
+
+
+class Feedback(BaseModel):
+    """What a person thought of an answer or of one passage of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: str = Field(min_length=1, max_length=64, description="of the answer, as it was given")
+    verdict: Literal["helpful", "unhelpful"]
+    passage_id: str | None = Field(None, max_length=500, description="one of the passages found; the whole answer where it is left out")
+    comment: str = Field("", max_length=2000)
+
+
+class Kept(BaseModel):
+    """Feedback that was stored."""
+
+    feedback_id: str
+    versions: dict[str, str]
+
+
+class Health(BaseModel):
+    """What is served, since when, and what kept a newer version from being served."""
+
+    status: Literal["ok"]
+    profile: str
+    versions: dict[str, str]
+    since: str
+    swaps: int
+    problem: str
