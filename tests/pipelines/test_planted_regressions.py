@@ -107,8 +107,7 @@ def promoted_index(lab: Lab, passages: pd.DataFrame) -> IndexArtifact:
     (lab.checkpoints / "vectors").mkdir()
     (lab.out / "dense").mkdir()
     made = embed_passages(passages, Encoder(lab.model(search.encoder), search), search, lab.checkpoints / "vectors", lab.checkpoints, lab.progress)
-    build_dense(made, lab.out / "dense")
-    return IndexArtifact(lab.out)
+    return IndexArtifact(lab.out, {"dense": build_dense(made, lab.out / "dense").facts})
 
 
 def encoder(lab: Lab) -> Any:

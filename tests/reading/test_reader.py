@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +19,9 @@ from curriculum.reading.reader import Reader, Window, best_span, labelled, windo
 from curriculum.reading.report import qa_report
 from curriculum.reading.settings import ReaderSettings, Trial
 from curriculum.reading.training import plan, train_reader, training_windows
+from tests.forked import outcomes
 from tests.reading.tiny import tiny_bert, tiny_examples
 
-ROOT = Path(__file__).parents[2]
 torch.set_num_threads(1)
 TINY = ReaderSettings(
     trials=(Trial(learning_rate=5e-3, batch_size=4, max_length=48), Trial(learning_rate=1e-5, batch_size=8, max_length=48)),
@@ -95,32 +92,26 @@ def test_wrong_labels_lower_the_score(bert: Path, tmp_path: Path) -> None:
 
 
 RUN = """
-import os, signal, sys
-from pathlib import Path
+import signal
 from curriculum.reading import training
 from tests.reading import test_reader as t
-real, calls, dies_at = training._step, [], int(sys.argv[3])
-def step(*args):
-    calls.append(1)
-    if len(calls) == dies_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args)
-training._step = step
-t.train(Path(sys.argv[1]), Path(sys.argv[2]))
+real, calls = training._step, []
+def run(folder, dies_at):
+    def step(*args):
+        calls.append(1)
+        if len(calls) == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)
+    training._step = step
+    t.train(folder.parent / "bert", folder)
 """
 
 
-def in_a_process(bert: Path, out: Path, dies_at: int) -> int:
-    """A run in a process of its own, on one thread: the last bit of a matmul depends on both. 0: it is not killed."""
-    command = [sys.executable, "-c", RUN, str(bert), str(out), str(dies_at)]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}, check=False).returncode
-
-
 def test_kill_9_and_resume_end_with_the_weights_of_an_uninterrupted_run(bert: Path, tmp_path: Path) -> None:
-    assert in_a_process(bert, tmp_path / "whole", 0) == 0
-    assert in_a_process(bert, tmp_path / "killed", 17) == -signal.SIGKILL
-    assert {p.name for p in (tmp_path / "killed" / "checkpoints").iterdir()} >= {"trials.json", "checkpoint.safetensors"}
-    assert in_a_process(bert, tmp_path / "killed", 0) == 0
+    (tmp_path / "bert").symlink_to(bert)
+    whole, killed, resumed = outcomes(RUN, [(tmp_path / "whole", 0), (tmp_path / "killed", 17), (tmp_path / "killed", 0)])
+    assert (whole[0], killed[0], resumed[0]) == (0, -signal.SIGKILL, 0)
+    assert killed[1] >= {"checkpoints/trials.json", "checkpoints/checkpoint.safetensors"} and "out/model.safetensors" not in killed[1]
     histories = [json.loads((tmp_path / n / "out" / "history.json").read_text())["loss"] for n in ("whole", "killed")]
     assert histories[0] == histories[1]
     first, second = ((tmp_path / n / "out" / "model.safetensors").read_bytes() for n in ("whole", "killed"))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +30,8 @@ from curriculum.transformer.training import (
     train_mini_transformer,
     train_step,
 )
+from tests.forked import outcomes
 
-ROOT = Path(__file__).parents[2]
 torch.set_num_threads(1)
 TINY = TransformerSettings(
     layers=1, width=16, heads=2, kv_heads=1, hidden=32, steps=12, batch_size=4, warmup_steps=2, checkpoint_every=4, sample_prompts=("The",)
@@ -74,35 +71,28 @@ def test_it_learns(corpus: DirectoryArtifact, tmp_path: Path) -> None:
 
 
 RUN = """
-import os, signal, sys
-from pathlib import Path
+import signal
 import torch
 torch.set_num_threads(1)
 from tests.transformer.test_training import TINY, train
 from curriculum.artifacts import DirectoryArtifact
 from curriculum.transformer import training
 real = training.train_step
-def counted(model, optimizer, micro, step, settings):
-    if step == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(model, optimizer, micro, step, settings)
-training.train_step = counted
-train(DirectoryArtifact(Path(sys.argv[1])), Path(sys.argv[2]))
+def run(folder, dies_at):
+    def counted(model, optimizer, micro, step, settings):
+        if step == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(model, optimizer, micro, step, settings)
+    training.train_step = counted
+    train(DirectoryArtifact(folder.parent / "corpus"), folder)
 """
 
 
-def in_a_process(corpus: DirectoryArtifact, out: Path, dies_at: int) -> int:
-    """A run in a process of its own, on one thread: the last bit of a matmul depends on both. -1: it is not killed."""
-    command = [sys.executable, "-c", RUN, str(corpus.path), str(out), str(dies_at)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
-
-
 def test_kill_9_and_resume_end_with_the_losses_and_weights_of_an_uninterrupted_run(corpus: DirectoryArtifact, tmp_path: Path) -> None:
-    assert in_a_process(corpus, tmp_path / "whole", -1) == 0
-    assert in_a_process(corpus, tmp_path / "killed", 9) == -signal.SIGKILL
-    assert any((tmp_path / "killed" / "checkpoints").iterdir()) and not (tmp_path / "killed" / "out" / "model.safetensors").exists()
-    assert in_a_process(corpus, tmp_path / "killed", -1) == 0
+    (tmp_path / "corpus").symlink_to(corpus.path)
+    whole, killed, resumed = outcomes(RUN, [(tmp_path / "whole", -1), (tmp_path / "killed", 9), (tmp_path / "killed", -1)])
+    assert (whole[0], killed[0], resumed[0]) == (0, -signal.SIGKILL, 0)
+    assert any(name.startswith("checkpoints/") for name in killed[1]) and "out/model.safetensors" not in killed[1]
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     first, second = ((tmp_path / n / "out" / "model.safetensors").read_bytes() for n in ("whole", "killed"))
     assert first == second
