@@ -188,6 +188,16 @@ def plant_regression(home: Path, profile: str = "starter") -> None:
         raise RuntimeError("the planted regression was stopped by no guardrail")
 
 
+@contextlib.contextmanager
+def copied(home: Path) -> Iterator[Path]:
+    """A copy of ``home`` to do anything to, with the same models."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "curriculum"
+        shutil.copytree(home, copy, ignore=shutil.ignore_patterns("models", "work", "site"))
+        (copy / "models").symlink_to(home / "models")
+        yield copy
+
+
 def lineage(page: Any, url: str) -> None:
     """The groups with one of them open; kinds and checks on the nodes around a promotion; an asset with its group, owner and kinds."""
     see(page, f"{url}/asset-groups?expanded=global%40global%3Arag", "rag_answers", "foundations")
@@ -261,10 +271,7 @@ def main() -> None:
     options.add_argument("--only", nargs="+", choices=[shots.__name__ for shots in SHOTS], help="these pictures instead of all")
     given = options.parse_args()
     home, wanted = given.home.absolute(), [shots for shots in SHOTS if not given.only or shots.__name__ in given.only]
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "curriculum"
-        shutil.copytree(home, copy, ignore=shutil.ignore_patterns("models", "work", "site"))
-        (copy / "models").symlink_to(home / "models")
+    with copied(home) as copy:
         if backfill in wanted and not (copy / "backfills").exists():
             command(copy, "curriculum.cli", "backfill", "fusion_row", "--all")
         if guardrail in wanted:
