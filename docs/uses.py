@@ -214,7 +214,7 @@ def write(home: Path) -> Path:
             out.say("Planted: every vector of the dense index is filed under its neighbour's id.")
             stopped(copy, alerts, out)
     with copied(home) as copy, served(copy) as url:
-        out.say("## Scheduled retraining", "", "The schedule is started, its start then moved back a week: the daemon makes up for the Sunday it missed.")
+        out.say("## Scheduled retraining", "", "The schedule's start is moved back by a week: the daemon makes up for the Sunday it missed.")
         retrained(url, copy, out)
     path = PROJECT / "docs" / f"uses-{instance.lower()}.md"
     path.write_text("\n".join(out.lines).rstrip() + "\n", encoding="utf-8")
