@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+
+from curriculum.disk import write_atomically
 
 _FILE = "checkpoint.safetensors"
 
@@ -30,23 +31,11 @@ def save_checkpoint(
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     tensors = {name: value.clone() for name, value in tensors.items()}  # safetensors refuses storage shared between names
     note = json.dumps({"step": step, "losses": losses, "run": run})
-    directory.mkdir(parents=True, exist_ok=True)
-    unfinished = directory / f".{_FILE}.{os.getpid()}"
-    try:
-        with unfinished.open("wb") as handle:
-            handle.write(save(tensors, metadata={"note": note}))
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(unfinished, directory / _FILE)
-    finally:  # on a full disk the unfinished file would keep it full
-        unfinished.unlink(missing_ok=True)
+    write_atomically(directory / _FILE, save(tensors, metadata={"note": note}))
 
 
-def load_checkpoint(
-    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, run: str
-) -> tuple[int, list[Any]] | None:
-    """Restore what :func:`save_checkpoint` wrote; returns ``(step, losses)``, or None when there is nothing of this run."""
-    path = directory / _FILE
+def read_state(path: Path, *, run: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """The note and the tensors of a checkpoint file, or None where there is none, or none of ``run``."""
     if not path.exists():
         return None
     try:
@@ -54,9 +43,19 @@ def load_checkpoint(
             note = json.loads(file.metadata()["note"])
             if note["run"] != run:
                 return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+            return note, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
         return None  # not a checkpoint of ours: start from the beginning
+
+
+def load_checkpoint(
+    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, run: str
+) -> tuple[int, list[Any]] | None:
+    """Restore what :func:`save_checkpoint` wrote; returns ``(step, losses)``, or None when there is nothing of this run."""
+    kept = read_state(directory / _FILE, run=run)
+    if kept is None:
+        return None
+    note, tensors = kept
     model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
     optimizer.load_state_dict({**optimizer.state_dict(), "state": _optimizer_state(tensors)})
     torch.set_rng_state(tensors["random.cpu"])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -17,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from curriculum.checkpoint import read_state
 from curriculum.disk import write_atomically
 
 FILE = "ranks.safetensors"
@@ -39,17 +39,10 @@ def save_state(
 
 def load_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, run: str) -> tuple[int, list[float]] | None:
     """Restore what :func:`save_state` wrote under any number of ranks; returns ``(step, losses)``, or None when nothing is of this run."""
-    path = folder / FILE
-    if not path.exists():
+    kept = read_state(folder / FILE, run=run)
+    if kept is None:
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            note = json.loads(file.metadata()["note"])
-            if note["run"] != run:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-        return None  # not a checkpoint of ours: start from the beginning
+    note, tensors = kept
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     set_model_state_dict(model, weights, options=_WHOLE)
     groups = get_optimizer_state_dict(model, optimizer, options=_WHOLE)["param_groups"]

@@ -6,6 +6,7 @@ Shape suffixes: B blocks, T tokens of a block and the one after it.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -31,7 +32,7 @@ def stored_bytes(tensors: Iterable[Tensor | None]) -> int:
     return sum(t.numel() * t.element_size() for t in local)
 
 
-class Strategy:
+class Strategy(ABC):
     """A model of which this rank trains its part. ``held``: bytes of parameters between the last forward and backward pass."""
 
     def __init__(self, job: Job, model: Transformer, rank: int, ranks: int) -> None:
@@ -41,21 +42,21 @@ class Strategy:
         self.optimizer: torch.optim.Optimizer
         self.prepare(model)
 
+    @abstractmethod
     def prepare(self, model: Transformer) -> None:
         """Wrap or cut ``model``, and make the optimizer."""
-        raise NotImplementedError
 
     def share(self, rows: Any) -> Any:
         """Which of the step's rows this rank reads: every one, unless the data is what is split."""
         return rows
 
+    @abstractmethod
     def backward(self, blocks_BT: Tensor) -> Tensor:
         """Gradients of this rank's share of the step; returns its mean loss."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self) -> None:
         """Clip by the norm of the whole gradient, step, and forget the gradients."""
-        raise NotImplementedError
 
     def mean(self, loss: Tensor) -> float:
         """The loss of the global batch from every rank's."""
