@@ -21,10 +21,10 @@ def embedder(
 ) -> ModelArtifact:
     """The sentence encoder tuned on dev queries and cloze queries, with negatives mined from BM25 and from the current index."""
     from curriculum.embedding.training import train_embedder
-    from curriculum.reranking.first_stage import first_stage
+    from curriculum.reranking.first_stage import retriever_over
 
     search = lab.profile.retrieval
-    retriever = first_stage(bm25_index.path, dense_index.path, search, encoder=lab.model(dense_index.facts["encoder"]), device=lab.device)
+    retriever = retriever_over(bm25_index, dense_index, search, model=lab.model, device=lab.device)
     return train_embedder(
         passages, retrieval_tracks, lab.settings, search, retriever=retriever, model=lab.model(lab.settings.base), out=lab.out,
         checkpoints=lab.checkpoints, progress=lab.progress, seed=lab.seed, device=lab.device,

@@ -18,11 +18,10 @@ def reranker(
     lab: Lab, passages: pd.DataFrame, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
 ) -> ModelArtifact:
     """A cross-encoder over (query, passage), trained on dev queries and cloze queries with negatives mined from both legs."""
-    from curriculum.reranking.first_stage import first_stage
+    from curriculum.reranking.first_stage import retriever_over
     from curriculum.reranking.training import train_reranker
 
-    search = lab.profile.retrieval
-    retriever = first_stage(bm25_index.path, dense_index.path, search, encoder=lab.model(dense_index.facts["encoder"]), device=lab.device)
+    retriever = retriever_over(bm25_index, dense_index, lab.profile.retrieval, model=lab.model, device=lab.device)
     return train_reranker(
         passages, retrieval_tracks, lab.settings, retriever=retriever, model=lab.model(lab.settings.model), out=lab.out,
         checkpoints=lab.checkpoints, progress=lab.progress, seed=lab.seed, device=lab.device, precision=lab.compute.precision,
@@ -39,12 +38,11 @@ def reranker_report(
     dense_index: IndexArtifact,
 ) -> StudyResult:
     """nDCG@10 of the hybrid top results before and after reranking on test queries, the paired gain, and its latency."""
-    from curriculum.reranking.first_stage import first_stage
+    from curriculum.reranking.first_stage import retriever_over
     from curriculum.reranking.report import report_reranking
     from curriculum.reranking.reranker import Reranker
 
-    search = lab.profile.retrieval
-    retriever = first_stage(bm25_index.path, dense_index.path, search, encoder=lab.model(dense_index.facts["encoder"]), device=lab.device)
+    retriever = retriever_over(bm25_index, dense_index, lab.profile.retrieval, model=lab.model, device=lab.device)
     trained = Reranker.load(reranker.path, lab.device)
     result = report_reranking(
         trained, passages, retrieval_tracks, lab.settings, retriever=retriever, progress=lab.progress, seed=lab.seed

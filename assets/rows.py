@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from curriculum.artifacts import IndexArtifact
     from curriculum.results import Identity, StudyResult
-    from curriculum.retrieval.hybrid import HybridRetriever
     from curriculum.rows.settings import RowSettings
 
 OWN_CORPORA = "own_corpora"
@@ -51,9 +50,11 @@ def leg_hits(
     lab: Lab, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
 ) -> pd.DataFrame:
     """What BM25 and the encoder find for every query: searched once, fused by every row of the fusion table."""
+    from curriculum.reranking.first_stage import retriever_over
     from curriculum.rows.search import leg_hits
 
-    return leg_hits(_retriever(lab, bm25_index, dense_index), retrieval_tracks, lab.settings.depth, lab.progress)
+    retriever = retriever_over(bm25_index, dense_index, lab.settings, model=lab.model, device=lab.device)
+    return leg_hits(retriever, retrieval_tracks, lab.settings.depth, lab.progress)
 
 
 @lineage_asset(group="search", kinds={"mteb"}, settings="retrieval", topics=("hybrid_search",), partitions=rows_of("fusion_row"))
@@ -79,9 +80,11 @@ def retrieval_track_row(
     lab: Lab, passages: pd.DataFrame, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
 ) -> StudyResult:
     """Both legs and every fusion on one track."""
+    from curriculum.reranking.first_stage import retriever_over
     from curriculum.rows.search import track_row
 
-    retriever, known = _retriever(lab, bm25_index, dense_index), _encoder(lab, lab.settings.encoder)
+    retriever = retriever_over(bm25_index, dense_index, lab.settings, model=lab.model, device=lab.device)
+    known = _encoder(lab, dense_index.facts["encoder"])
     return track_row(lab.partition, retriever, passages, retrieval_tracks, lab.settings, seed=lab.seed, identities=known, progress=lab.progress)
 
 
@@ -217,15 +220,6 @@ ROW_MAKERS: dict[str, PerProfile] = {
     "prompt_pattern_row": prompt_pattern_row, "decoding_row": decoding_row, "peft_row": peft_row,
     "own_corpus_row": own_corpus_row,
 }  # fmt: skip
-
-
-def _retriever(lab: Lab, bm25_index: IndexArtifact, dense_index: IndexArtifact) -> HybridRetriever:
-    from curriculum.retrieval.dense import Encoder
-    from curriculum.retrieval.hybrid import HybridRetriever
-
-    s = lab.settings
-    encoder = Encoder(lab.model(dense_index.facts["encoder"]), s, lab.device)
-    return HybridRetriever(bm25_index.path, dense_index.path, encoder, depth=s.depth, k1=s.k1, b=s.b)
 
 
 def _encoder(lab: Lab, source: str) -> list[Identity]:

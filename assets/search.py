@@ -80,12 +80,10 @@ def hybrid_search_report(
     lab: Lab, passages: pd.DataFrame, retrieval_tracks: pd.DataFrame, bm25_index: IndexArtifact, dense_index: IndexArtifact
 ) -> StudyResult:
     """BM25, dense, and their fusion by RRF, DBSF, RSF and tuned weights, on every track."""
-    from curriculum.retrieval.dense import Encoder
-    from curriculum.retrieval.hybrid import HybridRetriever
+    from curriculum.reranking.first_stage import retriever_over
     from curriculum.retrieval.report import hybrid_report
 
     s = lab.settings
-    encoder = Encoder(lab.model(dense_index.facts["encoder"]), s, lab.device)
-    retriever = HybridRetriever(bm25_index.path, dense_index.path, encoder, depth=s.depth, k1=s.k1, b=s.b)
+    retriever = retriever_over(bm25_index, dense_index, s, model=lab.model, device=lab.device)
     identities = [lab.identity(dense_index.facts["encoder"], "encoder"), *(lab.identity(uri, "collection") for uri in s.collections)]
     return hybrid_report(retriever, passages, retrieval_tracks, s, seed=lab.seed, identities=identities, progress=lab.progress)
