@@ -38,6 +38,12 @@ class Metric(BaseModel):
             shown += f" [{self.low:.4g}, {self.high:.4g}]"
         return shown
 
+    def sign(self) -> int:
+        """1 where the whole interval lies above zero, -1 where it lies below, 0 where it holds zero or there is none."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
 
 class Identity(BaseModel):
     """Which model or dataset a number belongs to: a source URI, and the revision or SHA-256 that pins it."""

@@ -108,12 +108,9 @@ def _metrics(per_query: pd.DataFrame, seed: int) -> list[Metric]:
 def _remark(metrics: list[Metric]) -> str:
     named = {m.name: m for m in metrics}
     gain, hybrid = named["ndcg_gain"], named["ndcg_gain__hybrid"]
-    fused = f"after fusion with BM25 {hybrid.text()}"
-    if gain.low is not None and gain.low > 0:
-        return f"Tuning helps the dense leg: nDCG@10 {gain.text()}; {fused}. Its domain is the passages it was tuned on, and no other."
-    if gain.high is not None and gain.high < 0:
-        return f"Tuning harms the dense leg: nDCG@10 {gain.text()}; {fused}."
-    return f"No gain is shown, the paired interval holds zero: nDCG@10 {gain.text()}; {fused}."
+    found = {1: "Tuning helps the dense leg", -1: "Tuning harms the dense leg", 0: "No gain is shown, the paired interval holds zero"}[gain.sign()]
+    own = " Its domain is the passages it was tuned on, and no other." if gain.sign() > 0 else ""
+    return f"{found}: nDCG@10 {gain.text()}; after fusion with BM25 {hybrid.text()}.{own}"
 
 
 def _by_track(per_query: pd.DataFrame, seed: int) -> pd.DataFrame:

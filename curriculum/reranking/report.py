@@ -117,11 +117,8 @@ def _quality(rows: pd.DataFrame, suffix: str, seed: int) -> list[Metric]:
 
 def _remark(gain: Metric, weight: float, depth: int) -> str:
     reach = f"nDCG@10 of the reranked top {depth} against the hybrid order: {gain.text()}, cross-encoder weight {weight:g}."
-    if gain.low is not None and gain.low > 0:
-        return f"Reranking helps: {reach}"
-    if gain.high is not None and gain.high < 0:
-        return f"Reranking harms: {reach}"
-    return f"No gain is shown, the paired interval holds zero: {reach}"
+    found = {1: "Reranking helps", -1: "Reranking harms", 0: "No gain is shown, the paired interval holds zero"}[gain.sign()]
+    return f"{found}: {reach}"
 
 
 def _by_track(per_query: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_1samp
 
 from curriculum.evaluation.statistics import bootstrap_mean, clopper_pearson, clopper_pearson_upper, mean_interval, paired_bootstrap
+from curriculum.results import Metric
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -56,3 +57,8 @@ def test_the_interval_of_a_few_runs_is_students() -> None:
     known = ttest_1samp(runs, 0.0).confidence_interval(0.95)
     assert mean_interval(runs) == pytest.approx((known.low, known.high))
     assert all(np.isnan(end) for end in mean_interval(runs[:1])), "one run has no spread"
+
+
+def test_a_difference_has_a_sign_only_where_its_interval_leaves_zero() -> None:
+    found = [Metric(name="gain", value=0.1, low=low, high=high).sign() for low, high in ((0.01, 0.2), (-0.2, -0.01), (-0.1, 0.3), (0.0, 0.2), (None, None))]
+    assert found == [1, -1, 0, 0, 0]
