@@ -33,6 +33,7 @@ from curriculum.quantisation.settings import QuantisationSettings
 from curriculum.reading.reader import Reader
 from curriculum.reading.training import scores
 from curriculum.results import Identity, Metric, StudyResult
+from curriculum.sources import dataset_folder
 from curriculum.storage import file_sha256
 
 if TYPE_CHECKING:
@@ -100,10 +101,14 @@ def quantisation_study(
 
 
 def gguf_file(uri: str) -> Path | None:
-    """The file of ``quantisation.gguf``; None where it is empty."""
+    """The file of ``quantisation.gguf``; None where it is empty.
+
+    Raises:
+        SourceError: there is no such file.
+    """
     if not uri:
         return None
-    return find_packaged_gguf() if uri == "packaged:smollm2" else Path(uri.removeprefix("path:")).expanduser()
+    return find_packaged_gguf() if uri == "packaged:smollm2" else dataset_folder(uri)
 
 
 def codes_of(folder: Path, seed: int) -> pd.DataFrame:

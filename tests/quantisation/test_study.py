@@ -18,7 +18,7 @@ from curriculum.adaptation.model import load_tokenizer
 from curriculum.adaptation.text import token_blocks
 from curriculum.artifacts import ModelArtifact
 from curriculum.cells import Cells
-from curriculum.errors import DataError, UserError
+from curriculum.errors import DataError, SourceError, UserError
 from curriculum.quantisation import study as subject
 from curriculum.quantisation.formats import FORMATS, dynamic_int8, weight_bytes
 from curriculum.quantisation.llamacpp import LlamaCpp
@@ -180,6 +180,8 @@ def test_a_layer_in_int8_says_nearly_what_it_said(folder: Path) -> None:
 def test_without_a_gguf_file_there_is_no_such_row(gguf: Path) -> None:
     assert gguf_file("") is None and Held(gguf, gguf_file(""), torch.zeros(1, 2)).formats == list(FORMATS)
     assert gguf_file(f"path:{gguf}") == gguf and gguf_file("packaged:smollm2").suffix == ".gguf"
+    with pytest.raises(SourceError, match="gone.gguf does not exist"):
+        gguf_file(f"path:{gguf.with_name('gone.gguf')}")
 
 
 def test_what_cannot_be_measured_says_what_to_change(settings: QuantisationSettings, folder: Path, reader: ModelArtifact, tmp_path: Path) -> None:
