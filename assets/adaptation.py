@@ -46,9 +46,11 @@ def adapter_report(lab: Lab, qlora_adapter: ModelArtifact, domain_corpus: pd.Dat
     """Perplexity on held-out domain text and on other text, adapter off and on; the memory ledger against the measured peak."""
     from curriculum.adaptation.report import report_adapter
     from curriculum.adaptation.text import read_general
+    from curriculum.corpora.sides import Sides
 
+    texts = domain_corpus.groupby("split")["text"].apply(list)
     return report_adapter(
-        qlora_adapter, list(domain_corpus.loc[domain_corpus["split"] == "test", "text"]),
+        qlora_adapter, Sides(texts["train"], texts["test"]),
         read_general(lab.settings.general_source, lab.dataset(lab.settings.general_source)), lab.settings,
         folder=lab.model(lab.settings.base), base=lab.identity(lab.settings.base, "base model"),
         general_identity=lab.identity(lab.settings.general_source, "dataset of general text"),

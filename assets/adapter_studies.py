@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 )  # fmt: skip
 def adapter_sweep(lab: Lab, domain_corpus: pd.DataFrame, notes_corpus: pd.DataFrame) -> StudyResult:
     """QLoRA over ranks and target modules at one small budget, on two domains and a user's own: perplexity there, forgetting elsewhere."""
-    from curriculum.adaptation.domains import sides_of
     from curriculum.adaptation.sweep import adapter_sweep
     from curriculum.corpora.readers import read_documents
+    from curriculum.corpora.sides import sides_of
 
     s, near = lab.settings, lab.profile.corpora.leakage_jaccard
     domains = {"pydocs": sides_of(domain_corpus, near_duplicate=near), "notes": sides_of(notes_corpus, near_duplicate=near)}
@@ -70,8 +70,8 @@ def domain_adaptation_study(
     lab: Lab, domain_corpus: pd.DataFrame, notes_corpus: pd.DataFrame, notes_questions: pd.DataFrame
 ) -> StudyResult:
     """None, DAPT, TAPT, both, and a control on general text: perplexity of domain, task and general text, and a classifier's labels."""
-    from curriculum.adaptation.domains import sides_of
     from curriculum.corpora.readers import read_documents
+    from curriculum.corpora.sides import sides_of
     from curriculum.domain_adaptation.study import domain_adaptation_study
     from curriculum.domain_adaptation.texts import notes_sides
     from curriculum.tuning.tasks import question_parts, read_labelled

@@ -20,6 +20,7 @@ from curriculum.adaptation.settings import AdapterSettings
 from curriculum.adaptation.text import token_blocks
 from curriculum.adaptation.training import uses_pages
 from curriculum.artifacts import ModelArtifact
+from curriculum.corpora.sides import Sides, overlap
 from curriculum.evaluation.statistics import bootstrap_mean, paired_bootstrap
 from curriculum.plots import draw
 from curriculum.results import Identity, Metric, StudyResult
@@ -32,7 +33,7 @@ GIB = 2**30
 
 def report_adapter(
     adapter: ModelArtifact,
-    domain: Sequence[str],
+    domain: Sides,
     general: Sequence[str],
     settings: AdapterSettings,
     *,
@@ -44,7 +45,7 @@ def report_adapter(
     seed: int,
     progress: Callable[[str], None],
 ) -> StudyResult:
-    """Measure ``adapter`` over the base model in ``folder`` on held-out ``domain`` texts and on ``general`` texts.
+    """Measure ``adapter`` over the base model in ``folder`` on ``domain``'s held-out texts and on ``general`` texts.
 
     Raises:
         UserError: the adapter was trained on another base, or the memory of a step cannot be measured.
@@ -64,14 +65,18 @@ def report_adapter(
     tokenizer = load_tokenizer(folder)
     model = load_adapter(load_base(folder, settings, device=device, precision=precision), adapter.path, base)
     scores = []
-    for name, texts, limit in (("domain", domain, settings.domain_blocks), ("general", general, settings.general_blocks)):
+    for name, texts, limit in (("domain", domain.test, settings.domain_blocks), ("general", general, settings.general_blocks)):
         blocks = token_blocks(tokenizer, texts, settings.block_size, limit=limit)
         scores.append(compare(model, blocks, name, settings, device=device))
         progress(f"{name}: perplexity {_perplexity(scores[-1].loss_before):.2f} -> {_perplexity(scores[-1].loss_after):.2f}")
     losses = [float(loss) for loss in adapter.facts.get("train_losses", [])]
     return StudyResult(
         study="adapter_report",
-        metrics=[*quality_metrics(*scores, seed=seed), *cost_metrics(rows, reading, adapter.facts)],
+        metrics=[
+            *quality_metrics(*scores, seed=seed),
+            Metric(name="text_overlap", value=overlap(domain.train, domain.test), n=len(domain.test), higher_is_better=False),
+            *cost_metrics(rows, reading, adapter.facts),
+        ],
         settings=settings.model_dump(mode="json"),
         identities=[base, general_identity],
         seeds=[seed],

@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from transformers import AutoConfig
 
-from curriculum.adaptation.domains import Sides, overlap
 from curriculum.adaptation.ledger import ModelShape, adapter_parameters
 from curriculum.adaptation.model import add_adapter, block_losses, load_base, load_tokenizer, trainable
 from curriculum.adaptation.settings import AdapterSettings
@@ -26,6 +25,7 @@ from curriculum.adaptation.sweep_settings import SweepSettings
 from curriculum.adaptation.text import token_blocks
 from curriculum.adaptation.training import train
 from curriculum.cells import Cells
+from curriculum.corpora.sides import Sides, overlap
 from curriculum.evaluation.statistics import PairedComparison, paired_bootstrap
 from curriculum.plots import draw
 from curriculum.results import Identity, Metric, StudyResult

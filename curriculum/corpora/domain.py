@@ -8,6 +8,7 @@ import pandas as pd
 
 from curriculum.corpora.documents import cut_at_paragraph, text_digest
 from curriculum.corpora.settings import CorporaSettings
+from curriculum.corpora.sides import without_overlap
 from curriculum.corpora.splits import split_by_cluster
 from curriculum.errors import DataError
 
@@ -32,6 +33,8 @@ def _is_prose(line: str) -> bool:
 def build_domain_corpus(documents: pd.DataFrame, settings: CorporaSettings, *, packaged: bool = True) -> pd.DataFrame:
     """``documents`` with a ``split`` column (train, test), each within its budget in characters; near-duplicates on one side.
 
+    A test document that shares whole paragraphs with the training side, though it is no near-duplicate, is left out.
+
     ``packaged`` says that the documents are the Python documentation, of which the standard library's and the language
     reference's prose is taken; a user's own documents are all taken.
 
@@ -45,14 +48,17 @@ def build_domain_corpus(documents: pd.DataFrame, settings: CorporaSettings, *, p
     chosen = documents.reset_index(drop=True)
     splits = split_by_cluster(list(chosen["text"]), _SHARES, settings.leakage_jaccard)
     chosen = chosen.assign(split=splits).sort_values(["digest", "doc_id"])  # by hash: a fixed sample of the whole
-    budgets = {"train": settings.domain_train_characters, "test": settings.domain_test_characters}
-    kept = []
-    for split, budget in budgets.items():
-        side = _within(chosen[chosen["split"] == split], budget)
+    train = _within(chosen[chosen["split"] == "train"], settings.domain_train_characters)
+    test = _within(_not_in(train, chosen[chosen["split"] == "test"]), settings.domain_test_characters)
+    test = _not_in(train, test)  # the last one has been cut: what is left of it may be what it shares
+    for split, side in (("train", train), ("test", test)):
         if side.empty:
             raise DataError(f"the domain corpus has no {split} documents; give corpora.domain_source more files")
-        kept.append(side)
-    return pd.concat(kept, ignore_index=True)
+    return pd.concat([train, test], ignore_index=True)
+
+
+def _not_in(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    return test[test["text"].isin(without_overlap(train["text"], test["text"]))]
 
 
 def _within(side: pd.DataFrame, budget: int) -> pd.DataFrame:

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from curriculum.adaptation.domains import Sides
 from curriculum.adaptation.model import load_tokenizer
 from curriculum.cells import Cells
+from curriculum.corpora.sides import Sides
 from curriculum.domain_adaptation.runs import ARMS, Bench, run_chain
 from curriculum.domain_adaptation.settings import DomainAdaptationSettings
 from curriculum.domain_adaptation.texts import DOMAIN, TASK, TEXTS, Material, material

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from curriculum.adaptation.domains import Sides, overlap, refuse_repeats
 from curriculum.adaptation.text import token_blocks
+from curriculum.corpora.sides import Sides, overlap, refuse_repeats
 from curriculum.domain_adaptation.settings import DomainAdaptationSettings
 from curriculum.tuning.settings import TuningSettings
 from curriculum.tuning.tasks import classification_task

@@ -13,6 +13,7 @@ from curriculum.adaptation.report import cost_metrics, ledger_table, quality_met
 from curriculum.adaptation.settings import AdapterSettings
 from curriculum.adaptation.text import read_general
 from curriculum.adaptation.training import train_adapter
+from curriculum.corpora.sides import Sides
 from curriculum.errors import UserError
 from curriculum.results import Identity, StudyResult
 from tests.adaptation.tiny_llama import TEXTS, save_tiny
@@ -30,10 +31,11 @@ def test_report_of_a_real_run(tmp_path):
     common = {"folder": folder, "base": BASE, "device": "cpu", "precision": "float32", "seed": 0, "progress": lambda line: None}
     adapter = train_adapter(TEXTS, SETTINGS, out=out, checkpoints=tmp_path / "checkpoints", **common)
     other = Identity(role="dataset", source="path:other", digest="def")
-    result = report_adapter(adapter, TEXTS, TEXTS[::-1], SETTINGS, general_identity=other, **common)
+    result = report_adapter(adapter, Sides(TEXTS[1:], TEXTS), TEXTS[::-1], SETTINGS, general_identity=other, **common)
     assert result.value("perplexity_after") < result.value("perplexity_before")
     assert result.value("perplexity_change") == pytest.approx(result.value("perplexity_after") / result.value("perplexity_before") - 1)
     assert result.value("trainable_parameters") == adapter.facts["trainable_parameters"]
+    assert 0.9 < result.value("text_overlap") < 1  # all of these texts but the first were trained on
     assert result.value("ledger_error") < 0.25  # a tiny step: fixed costs of the allocator weigh more than in a real one
     assert 0 < result.value("ledger_measured_gb") < result.value("peak_memory_gb")
     measured = result.tables["ledger"].set_index("part")["measured_mb"].dropna()

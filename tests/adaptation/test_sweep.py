@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import curriculum.adaptation.sweep as sweep_module
-from curriculum.adaptation.domains import Sides, overlap, refuse_repeats, sides_of
 from curriculum.adaptation.sweep import Row, adapter_sweep, rows_of
 from curriculum.adaptation.sweep_settings import SweepSettings
+from curriculum.corpora.sides import Sides, overlap, refuse_repeats, sides_of
 from curriculum.errors import DataError
 from curriculum.results import StudyResult
 from curriculum.syllabus import load_syllabus

@@ -11,6 +11,7 @@ from curriculum.corpora.deduplicate import leakage
 from curriculum.corpora.documents import document, documents_table
 from curriculum.corpora.domain import build_domain_corpus, prose_share
 from curriculum.corpora.settings import CorporaSettings
+from curriculum.corpora.sides import overlap
 from curriculum.errors import DataError
 
 SETTINGS = CorporaSettings(domain_train_characters=5_000, domain_test_characters=1_000)
@@ -38,6 +39,24 @@ def test_sides_are_within_budget_and_share_nothing() -> None:
     assert leakage({split: list(side["text"]) for split, side in found.groupby("split")}, 0.8) == 0
     assert found["doc_id"].is_unique
     assert found.equals(build_domain_corpus(pd.concat([corpus(60), corpus(60, "numpy")]), SETTINGS))
+
+
+def test_test_documents_that_share_paragraphs_with_the_training_side_are_left_out() -> None:
+    documents, budget = corpus(60), CorporaSettings(domain_train_characters=50_000, domain_test_characters=50_000)
+
+    def after(header: str, among: slice = slice(None)) -> pd.DataFrame:
+        changed = documents.copy()
+        changed.loc[documents.index[among], "text"] = header + " " + documents["text"]
+        return build_domain_corpus(changed, budget)
+
+    words = corpus(61)["text"].iloc[-1].split()
+    assert len(after(" ".join(words[:12]))) == 60  # no run of 13
+    with pytest.raises(DataError, match="no test documents"):
+        after(" ".join(words[:16]))  # four of the 34 runs of each
+    some = after(" ".join(words[:16]), slice(0, 20))
+    assert 40 < len(some) < 60
+    sides = {split: list(side["text"]) for split, side in some.groupby("split")}
+    assert overlap(sides["train"], sides["test"]) == 0
 
 
 def test_code_is_left_out_of_the_packaged_text_only() -> None:

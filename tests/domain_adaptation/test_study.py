@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import curriculum.domain_adaptation.study as study_module
-from curriculum.adaptation.domains import Sides
 from curriculum.adaptation.model import load_tokenizer
+from curriculum.corpora.sides import Sides
 from curriculum.domain_adaptation.runs import ARMS, Bench, run_chain
 from curriculum.domain_adaptation.settings import DomainAdaptationSettings
 from curriculum.domain_adaptation.study import domain_adaptation_study, outer_change

@@ -41,11 +41,11 @@ def sides_of(documents: pd.DataFrame, *, near_duplicate: float) -> Sides:
     order = sorted(range(len(texts)), key=lambda i: text_digest(texts[i]))
     sides = Sides(*([texts[i] for i in order if split[i] == side] for side in _SHARES))
     refuse_repeats(sides.train, sides.test)
-    clean = without_overlap(sides)
-    for name, side in zip(_SHARES, (clean.train, clean.test), strict=True):
+    clean = without_overlap(sides.train, sides.test)
+    for name, side in zip(_SHARES, (sides.train, clean), strict=True):
         if not side:
             raise DataError(f"a domain of {len(texts)} documents has none for its {name} side; give its source more files")
-    return clean
+    return Sides(sides.train, clean, len(sides.test) - len(clean))
 
 
 def refuse_repeats(train: Iterable[str], test: Iterable[str]) -> None:
@@ -60,11 +60,10 @@ def refuse_repeats(train: Iterable[str], test: Iterable[str]) -> None:
             raise DataError(f"the text {text[:60]!r} is to be measured and stands in the training text too; keep it on one side")
 
 
-def without_overlap(sides: Sides) -> Sides:
-    """``sides`` without the test texts that share more than a twentieth of their runs of words with the training text."""
-    known = _all_shingles(sides.train)
-    kept = [text for text in sides.test if len((found := _shingles(text)) & known) <= _SHARED * len(found)]
-    return Sides(sides.train, kept, len(sides.test) - len(kept))
+def without_overlap(train: Iterable[str], test: Iterable[str]) -> list[str]:
+    """The texts of ``test`` of which at most a twentieth of the runs of 13 words stand in ``train``."""
+    known = _all_shingles(train)
+    return [text for text in test if len((found := _shingles(text)) & known) <= _SHARED * len(found)]
 
 
 def overlap(train: Iterable[str], test: Sequence[str]) -> float:
