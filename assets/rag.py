@@ -37,6 +37,28 @@ def verifier_calibration(lab: Lab, support_verifier: ModelArtifact, labelled_cla
     return result
 
 
+@lineage_asset(
+    group="rag", kinds={"scikitlearn"}, settings=("verifier_transfer", "verifier"), topics=("faithfulness",), pool="gpu", deep=True
+)
+def verifier_transfer_study(lab: Lab, support_verifier: ModelArtifact, qa_dataset: pd.DataFrame) -> StudyResult:
+    """The verifier on claims it was not trained on: made from the test questions, and the profile's own labelled sets."""
+    from curriculum.cells import Cells
+    from curriculum.grounding.claim_sets import read_claims
+    from curriculum.grounding.transfer import MADE, made_claims, name_of, verifier_transfer_study
+    from curriculum.grounding.verifier import SupportVerifier
+
+    training = lab.profile.verifier
+    sets = {MADE: made_claims(qa_dataset, training, seed=lab.seed)}
+    sets |= {name_of(uri): read_claims(lab.dataset(uri)) for uri in lab.settings.sets}
+    result = verifier_transfer_study(
+        SupportVerifier.load(support_verifier.path, lab.device), sets, lab.settings, encoder=lab.model(training.baseline_encoder),
+        encoder_name=training.baseline_encoder, cells=Cells(lab.checkpoints, lab.progress), version=support_verifier.path.name,
+        seed=lab.seed, device=lab.device,
+    )  # fmt: skip
+    result.identities = [lab.identity(uri, "labelled claims") for uri in lab.settings.sets]
+    return result
+
+
 @lineage_asset(group="rag", kinds={"torch"}, settings=("rag", "retrieval", "generator"), topics=("answer_generation",), pool="gpu")
 def rag_answers(
     lab: Lab,

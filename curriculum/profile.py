@@ -18,6 +18,7 @@ from curriculum.errors import UserError
 from curriculum.evaluation.settings import HarnessSettings
 from curriculum.generation.settings import GeneratorSettings
 from curriculum.grounding.settings import VerifierSettings
+from curriculum.grounding.transfer_settings import TransferSettings
 from curriculum.hardware import ComputeSettings
 from curriculum.long_context.settings import LongContextSettings
 from curriculum.parallel.settings import ParallelSettings
@@ -78,6 +79,7 @@ class Profile(BaseModel):
     embedder: EmbedderSettings = EmbedderSettings()
     reranker: RerankerSettings = RerankerSettings()
     verifier: VerifierSettings = VerifierSettings()
+    verifier_transfer: TransferSettings = TransferSettings()
     rag: RagSettings = RagSettings()
     serving: ServingSettings = ServingSettings()
     rows: RowSettings = RowSettings()
