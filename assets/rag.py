@@ -94,3 +94,20 @@ def rag_report(lab: Lab, rag_answers: pd.DataFrame, promoted_verifier: ModelArti
 
     verifier = SupportVerifier.load(promoted_verifier.path, lab.device)
     return report_rag(rag_answers, verifier, passages, lab.settings, seed=lab.seed)
+
+
+@lineage_asset(
+    group="rag", kinds={"torch"}, settings=("rag", "generator"), topics=("hallucination_sources", "answer_generation"), pool="gpu", deep=True
+)
+def attribution_study(
+    lab: Lab, rag_answers: pd.DataFrame, passages: pd.DataFrame, promoted_verifier: ModelArtifact, promoted_reader: ModelArtifact
+) -> StudyResult:
+    """Each wrong draft attributed to one of four sources, rerun with the answer's passage and with none; planted errors recovered."""
+    from curriculum.cells import Cells
+    from curriculum.grounding.verifier import SupportVerifier
+    from curriculum.rag.assembly import build_answerer
+    from curriculum.rag.attribution import attribution_study
+
+    answerer = build_answerer(lab.settings, reader=promoted_reader.path, generator=lab.generator, device=lab.device, seed=lab.seed)
+    verifier = SupportVerifier.load(promoted_verifier.path, lab.device)
+    return attribution_study(rag_answers, passages, verifier, answerer, lab.settings, cells=Cells(lab.checkpoints, lab.progress), seed=lab.seed)
