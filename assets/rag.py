@@ -70,20 +70,43 @@ def rag_answers(
     notes_questions: pd.DataFrame,
 ) -> pd.DataFrame:
     """Answers with their citations: retrieved, reranked, read or generated, verified, and withheld where nothing supports them."""
-    from curriculum.grounding.verifier import SupportVerifier
-    from curriculum.rag.answering import Pipeline, answer_questions
-    from curriculum.rag.assembly import build_answerer
-    from curriculum.reranking.first_stage import first_stage
-    from curriculum.reranking.reranker import Reranker
+    from curriculum.rag.answering import answer_questions
+    from curriculum.rag.assembly import build_pipeline
 
-    search, index = lab.profile.retrieval, promoted_index.path
-    pipeline = Pipeline(
-        first_stage(index / "bm25", index / "dense", search, encoder=lab.model(promoted_index.facts["dense"]["encoder"]), device=lab.device),
-        Reranker.load(promoted_reranker.path, lab.device),
-        SupportVerifier.load(promoted_verifier.path, lab.device),
-        build_answerer(lab.settings, reader=promoted_reader.path, generator=lab.generator, device=lab.device, seed=lab.seed),
-    )
+    pipeline = build_pipeline(
+        lab.profile.rag, lab.profile.retrieval, index=promoted_index.path, encoder=lab.model(promoted_index.facts["dense"]["encoder"]),
+        reranker=promoted_reranker.path, verifier=promoted_verifier.path, reader=promoted_reader.path, generator=lab.generator,
+        device=lab.device, seed=lab.seed,
+    )  # fmt: skip
     return answer_questions(notes_questions, passages, pipeline, lab.settings, progress=lab.progress, seed=lab.seed)
+
+
+@lineage_asset(
+    group="rag", kinds={"torch"}, settings=("abstention", "rag", "retrieval", "generator"), topics=("answer_generation",), pool="gpu", deep=True
+)
+def abstention_study(
+    lab: Lab,
+    rag_answers: pd.DataFrame,
+    promoted_index: IndexArtifact,
+    passages: pd.DataFrame,
+    promoted_reranker: ModelArtifact,
+    promoted_verifier: ModelArtifact,
+    promoted_reader: ModelArtifact,
+    notes_questions: pd.DataFrame,
+) -> StudyResult:
+    """From which support a draft is given out: chosen on answers to dev questions by risk and coverage, measured on the test answers."""
+    from curriculum.rag.answering import answer_questions
+    from curriculum.rag.assembly import build_pipeline
+    from curriculum.rag.selective import abstention_study
+
+    pipeline = build_pipeline(
+        lab.profile.rag, lab.profile.retrieval, index=promoted_index.path, encoder=lab.model(promoted_index.facts["dense"]["encoder"]),
+        reranker=promoted_reranker.path, verifier=promoted_verifier.path, reader=promoted_reader.path, generator=lab.generator,
+        device=lab.device, seed=lab.seed,
+    )  # fmt: skip
+    asked = lab.profile.rag.model_copy(update={"split": "dev", "max_questions": lab.settings.dev_questions})
+    dev = answer_questions(notes_questions, passages, pipeline, asked, progress=lab.progress, seed=lab.seed)
+    return abstention_study(dev, rag_answers, lab.settings, verifier_threshold=pipeline.verifier.threshold, seed=lab.seed)
 
 
 @lineage_asset(group="rag", kinds={"ragas"}, settings="rag", topics=("answer_generation", "faithfulness"), pool="gpu")
@@ -97,7 +120,7 @@ def rag_report(lab: Lab, rag_answers: pd.DataFrame, promoted_verifier: ModelArti
 
 
 @lineage_asset(
-    group="rag", kinds={"torch"}, settings=("rag", "generator"), topics=("hallucination_sources", "answer_generation"), pool="gpu", deep=True
+    group="rag", kinds={"torch"}, settings=("rag", "generator"), topics=("hallucination_sources",), pool="gpu", deep=True
 )
 def attribution_study(
     lab: Lab, rag_answers: pd.DataFrame, passages: pd.DataFrame, promoted_verifier: ModelArtifact, promoted_reader: ModelArtifact

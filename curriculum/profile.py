@@ -25,7 +25,7 @@ from curriculum.parallel.settings import ParallelSettings
 from curriculum.prompting.settings import PromptingSettings
 from curriculum.published.settings import PublishedSettings
 from curriculum.quantisation.settings import QuantisationSettings
-from curriculum.rag.settings import RagSettings
+from curriculum.rag.settings import AbstentionSettings, RagSettings
 from curriculum.reading.settings import ReaderSettings
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.retrieval.settings import RetrievalSettings
@@ -81,6 +81,7 @@ class Profile(BaseModel):
     verifier: VerifierSettings = VerifierSettings()
     verifier_transfer: TransferSettings = TransferSettings()
     rag: RagSettings = RagSettings()
+    abstention: AbstentionSettings = AbstentionSettings()
     serving: ServingSettings = ServingSettings()
     rows: RowSettings = RowSettings()
     tuning: TuningSettings = TuningSettings()

@@ -1,4 +1,4 @@
-"""Settings of retrieval-augmented answers (section ``rag``)."""
+"""Settings of retrieval-augmented answers (sections ``rag`` and ``abstention``)."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ class RagSettings(BaseModel):
     withhold: bool = Field(True, description="withhold an answer whose support is below the threshold")
     support_threshold: float | None = Field(None, ge=0, le=1, description="None: the verifier's own, chosen on labelled dev claims")
     collection: str = Field("project", description="collection of the index that is searched")
+
+
+class AbstentionSettings(BaseModel):
+    """What risk is accepted, and on how many dev questions the threshold is chosen (section ``abstention``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target_risk: float = Field(0.2, gt=0, lt=1, description="wrong answers among those given, at most")
+    level: float = Field(0.95, gt=0.5, lt=1, description="confidence of the bound on dev from which the threshold is chosen")
+    dev_questions: int = Field(60, ge=5)
+    resamples: int = Field(500, ge=50, description="of the bootstrap over questions")
