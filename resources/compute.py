@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from curriculum.hardware import ComputeSettings, Cost, describe_hardware, resolve_device, use_threads
+from curriculum.hardware import ComputeSettings, Cost, describe_hardware, release_memory, resolve_device, use_threads
 from curriculum.limits import device_lease, memory_cap
 
 
@@ -43,6 +43,7 @@ class Compute(dg.ConfigurableResource):
         device = resolve_device(self.device)
         use_threads(self.threads)
         lease = device_lease(device, Path(self.lease_folder), holder=holder, progress=progress)
+        release_memory()  # a run is one process: what earlier assets left behind would count against this one's cap
         with lease, memory_cap(self.memory_cap_gb, device) as check:
             cost = Cost()
             yield Session(cost, check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import time
@@ -36,6 +37,26 @@ def test_the_meter_sees_the_peak_of_its_own_block_only() -> None:
     first, second = map(int, said.split())
     assert 100 * 2**20 < first < 250 * 2**20
     assert second < first - 90 * 2**20
+
+
+LEFT = """
+from curriculum.hardware import release_memory, resident_bytes
+many = [bytearray(1000) for _ in range(200_000)]
+many.append(many)  # a cycle: nothing is freed when the name goes
+last = bytearray(1000)  # keeps glibc from giving back the end of its heap by itself
+held = resident_bytes()
+del many
+before = resident_bytes()
+release_memory()
+print(held, before, resident_bytes())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the free pages of another allocator are its own affair")
+def test_what_dead_objects_held_is_given_back() -> None:
+    said = subprocess.run([sys.executable, "-c", LEFT], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    held, before, after = map(int, said.split())
+    assert before > held - 20 * 2**20 and after < before - 150 * 2**20
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
