@@ -120,3 +120,5 @@ def test_a_change_is_as_wide_as_the_wider_of_its_two_intervals() -> None:
     value, low, high = outer_change(odd, old)  # the seeds disagree: the interval over blocks alone would be a point
     assert value == pytest.approx(-0.5) and low < -1 and high > 0
     assert outer_change(even[:1], old[:1])[0] == pytest.approx(-0.5)  # one seed: the blocks' interval alone
+    balanced = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 0]]), np.array([[0, 1, 0], [1, 0, 1], [1, 0, 1]])
+    assert outer_change(*(side.astype(float) for side in balanced))[0] == 0  # as many right: zero, and not a rounding error of thirds
