@@ -5,6 +5,9 @@ BIN     := $(VENV)/bin
 PROFILE ?= starter
 export DAGSTER_HOME := $(CURDIR)/.curriculum/dagster
 export PYTHONPATH   := $(CURDIR)
+# pip compiles nothing here (--no-compile), so a module is compiled at its first import; where that is not kept, torch and dagster are
+# compiled again in every process that imports them, which doubles the seconds it takes
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test e2e ui notes gate drills deepspeed setup lint readme screenshots validate sbom audit clean
 .DEFAULT_GOAL := run
