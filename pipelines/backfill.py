@@ -30,7 +30,7 @@ from curriculum.profile import load_profile
 from curriculum.results import StudyResult
 from curriculum.rows.registry import choose, row_study
 from curriculum.storage import ArtifactStore, partition_name
-from pipelines.daemon import Daemon
+from pipelines.daemon import Daemon, end_group
 from pipelines.jobs import rows_job
 from resources.build import build_resources, home
 
@@ -146,9 +146,14 @@ class Backfill:
             sys.executable, "-m", "dagster", "job", "backfill", "-m", "pipelines.definitions", "-j", rows_job(self.asset), "--noprompt",
             "--partitions", ",".join(self.wanted), "--tags", json.dumps({BACKFILL_TAG: self.id, PROFILE_TAG: self.profile.name}),
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise UserError(f"the backfill could not be queued: {(done.stderr or done.stdout).strip()[-1500:]}")
+        # a session of its own, for it starts a code server: interrupted, that would live on for as long as it waits for a heartbeat
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as asked:
+            try:
+                said = asked.communicate()[0].decode(errors="replace")
+            finally:
+                end_group(asked)
+        if asked.returncode != 0:
+            raise UserError(f"the backfill could not be queued: {said.strip()[-1500:]}")
 
     def runs(self, backfill: str) -> dict[str, dg.DagsterRun]:
         """The run of each partition of a backfill."""

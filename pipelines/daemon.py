@@ -38,7 +38,7 @@ class Daemon:
         if self._own is not None:
             if self._own.poll() is None:
                 return
-            self._end_group()
+            end_group(self._own)
         elif time.monotonic() - self._listened < _LISTEN_SECONDS or self._heard():
             return
         if self._starts == _STARTS:
@@ -63,21 +63,21 @@ class Daemon:
             self._own.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._own.wait(_PATIENCE_SECONDS)
-        self._end_group()
+        end_group(self._own)
         self._own = None
         self._instance.wipe_daemon_heartbeats()  # else the next command would take it for alive
 
-    def _end_group(self) -> None:
-        """End what is left of the daemon's process group: code servers, and runs that did not stop when told to."""
-        assert self._own is not None
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            _signal(self._own.pid, sign)
-            deadline = time.monotonic() + _PATIENCE_SECONDS
-            while time.monotonic() < deadline:
-                self._own.poll()  # takes its exit status: one that is dead and not waited for counts as there
-                if not _signal(self._own.pid, 0):
-                    return
-                time.sleep(0.1)
+
+def end_group(leader: subprocess.Popen[bytes]) -> None:
+    """End what is left of the process group that ``leader`` leads: its code servers, and runs that did not stop when told to."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        _signal(leader.pid, sign)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            leader.poll()  # takes its exit status: one that is dead and not waited for counts as there
+            if not _signal(leader.pid, 0):
+                return
+            time.sleep(0.1)
 
 
 def _signal(group: int, sign: int) -> bool:

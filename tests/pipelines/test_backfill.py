@@ -24,6 +24,7 @@ from curriculum.cli import instance_config
 from curriculum.evaluation.gate import judge
 from curriculum.storage import ArtifactStore
 from curriculum.syllabus import Bar
+from pipelines import backfill
 from tests.pipelines.test_partitions import corpus
 
 ROOT = Path(__file__).parents[2]
@@ -101,14 +102,37 @@ def test_ctrl_c_ends_the_queued_runs_and_every_process_and_names_the_rest(tmp_pa
         (("fusion_row",), "in one way: --partitions a,b, --all, --missing or --resume"),
         (("fusion_row", "--all", "--missing"), "in one way"),
         (("fusion_row", "--partitions", "rrf,nope"), 'no partition "nope"; there are bm25, dense, rrf'),
-        (("fusion_row", "--resume"), "there is no backfill of 'fusion_row' to resume"),
-        (("own_corpus_row", "--all"), "has no partitions under the profile 'starter'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     line = [sys.executable, "-m", "curriculum.cli", "backfill", *words]
     done = subprocess.run(line, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 2 and said in done.stderr and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fusion_row", "--resume"), "there is no backfill of 'fusion_row' to resume"),
+        (("own_corpus_row", "--all"), "has no partitions under the profile 'starter'"),
+    ],
+)
+def test_a_mistake_that_the_orchestrators_part_finds_is_one_line_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    """What the command becomes, in this process."""
+    for name, value in {"CURRICULUM_HOME": str(tmp_path), "DAGSTER_HOME": str(instance_config(tmp_path).parent), "CURRICULUM_PROFILE": "starter"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["backfill", *words, "--profile", "starter"])
+    handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            backfill.main()
+    finally:
+        for sign, handler in handlers.items():
+            signal.signal(sign, handler)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith("error: ") and said in told and "Traceback" not in told
 
 
 def test_the_exit_code_tells_well_from_a_bar_that_fails_from_a_partition_that_broke() -> None:
