@@ -48,9 +48,9 @@ notes: setup
 lint: setup
 	$(BIN)/ruff check .
 
-# one worker a core of the smallest machine; a file's tests stay on one worker, which keeps its fixtures
+# one worker a core of the smallest machine; tests/conftest.py says which tests stay on one worker
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # the real services: a browser in front of `make ui`, and the deployment's own commands. Needs chromium, chromium-driver and postgresql
 e2e: setup

@@ -12,6 +12,13 @@ import pytest
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", RAGAS_DO_NOT_TRACK="true", TOKENIZERS_PARALLELISM="false")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under ``--dist loadgroup`` a file's tests stay on one worker, which keeps its fixtures; so do the files of a folder that shares some."""
+    for item in items:
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group(folder.name if (folder / "conftest.py").exists() else f"{folder.name}/{item.path.stem}"))
+
+
 @pytest.fixture
 def resources(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """``resources(reader={...}, ...)``: every resource of the starter profile over ``tmp_path``, sections overridden."""

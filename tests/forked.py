@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 _EACH = """
 import json, os, sys
 from pathlib import Path
+import torch._dynamo  # an optimizer imports it at its first step: here once, and not in every run
 seen = []
 for folder, dies_at in json.loads(sys.argv[1]):
     child = os.fork()

@@ -93,6 +93,7 @@ def test_wrong_labels_lower_the_score(bert: Path, tmp_path: Path) -> None:
 
 RUN = """
 import signal
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertForQuestionAnswering, BertTokenizerFast  # once, and not in every run
 from curriculum.reading import training
 from tests.reading import test_reader as t
 real, calls = training._step, []

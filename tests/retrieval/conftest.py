@@ -11,13 +11,18 @@ import torch
 
 from curriculum.corpora.documents import COLUMNS as DOCUMENTS
 from curriculum.corpora.notes import load_notes, load_questions
+from curriculum.results import StudyResult
+from curriculum.retrieval.dense import Encoder
+from curriculum.retrieval.hybrid import HybridRetriever
 from curriculum.retrieval.passages import project_passages
+from curriculum.retrieval.report import hybrid_report
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.retrieval.tracks import build_tracks
 from curriculum.sources import model_folder
 from tests.retrieval.small import Searchable
 
 NOTES = Path(__file__).parents[2] / "notes"
+SETTINGS = RetrievalSettings(max_queries=30, known_items=0)
 torch.set_num_threads(1)
 
 
@@ -55,17 +60,29 @@ def notes() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.fixture(scope="session")
-def searchable(notes: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Searchable:
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return Encoder(model_folder(SETTINGS.encoder, tmp_path_factory.mktemp("models")), SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def searchable(notes: tuple[pd.DataFrame, pd.DataFrame], minilm: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Searchable:
     """BM25 and MiniLM over the notes."""
     from curriculum.retrieval.bm25 import build_bm25
-    from curriculum.retrieval.dense import Encoder, build_dense, embed_passages
+    from curriculum.retrieval.dense import build_dense, embed_passages
 
-    made = {name: tmp_path_factory.mktemp(name) for name in ("bm25", "embeddings", "dense", "checkpoints", "models")}
-    settings = RetrievalSettings(max_queries=30, known_items=0)
+    made, settings = {name: tmp_path_factory.mktemp(name) for name in ("bm25", "embeddings", "dense", "checkpoints")}, SETTINGS
     passages = project_passages(notes[0], pd.DataFrame(columns=DOCUMENTS, dtype=str), settings)
     tracks = build_tracks(passages, notes[1], pd.DataFrame(), [], settings.max_queries)
-    encoder = Encoder(model_folder(settings.encoder, made["models"]), settings)
     build_bm25(passages, settings, made["bm25"])
-    embeddings = embed_passages(passages, encoder, settings, made["embeddings"], made["checkpoints"], lambda _: None)
+    embeddings = embed_passages(passages, minilm, settings, made["embeddings"], made["checkpoints"], lambda _: None)
     build_dense(embeddings, made["dense"])
     return Searchable(settings, passages, tracks, embeddings, made["bm25"], made["dense"])
+
+
+@pytest.fixture(scope="session")
+def healthy(searchable: Searchable, minilm: Encoder) -> StudyResult:
+    """The report on it."""
+    retriever = HybridRetriever(searchable.bm25, searchable.dense, minilm)
+    return hybrid_report(
+        retriever, searchable.passages, searchable.tracks, searchable.settings, seed=0, identities=[], progress=lambda _: None
+    )

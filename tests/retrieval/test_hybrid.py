@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from curriculum.retrieval.dense import Encoder
 from curriculum.retrieval.hybrid import HybridRetriever, fuse, ranked
 from curriculum.retrieval.measure import FUSIONS, add_fusions, search_legs
-from curriculum.sources import model_folder
 from tests.retrieval.small import Searchable
 
 SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-50, 50).map(lambda x: round(x, 3)), max_size=8)
@@ -42,26 +41,21 @@ def test_a_weight_of_one_is_the_leg_itself() -> None:
     assert [pid for pid, _ in ranked(fuse([lexical, semantic], "rsf", [0.0, 1.0]), 2)] == ["c", "b"]
 
 
-@pytest.fixture(scope="module")
-def encoder(searchable: Searchable, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    return Encoder(model_folder(searchable.settings.encoder, tmp_path_factory.mktemp("models")), searchable.settings)
-
-
-def test_the_retriever_gives_what_mteb_measures(searchable: Searchable, encoder: Encoder) -> None:
+def test_the_retriever_gives_what_mteb_measures(searchable: Searchable, minilm: Encoder) -> None:
     asked = searchable.tracks[searchable.tracks["split"] == "test"].head(9)
-    searched = search_legs(HybridRetriever(searchable.bm25, searchable.dense, encoder), asked, 50)
+    searched = search_legs(HybridRetriever(searchable.bm25, searchable.dense, minilm), asked, 50)
     add_fusions(searched, searchable.passages, 50, 0.3)
     for system, (fusion, tuned) in FUSIONS.items():
         weights = [0.7, 0.3] if tuned else None
-        served = HybridRetriever(searchable.bm25, searchable.dense, encoder, fusion=fusion, weights=weights, depth=50)
+        served = HybridRetriever(searchable.bm25, searchable.dense, minilm, fusion=fusion, weights=weights, depth=50)
         for query, hits in zip(asked["query_id"], served.search(list(asked["query"]), 20), strict=True):
             measured = list(searched.runs[system][query].items())[:20]
             assert [pid for pid, _ in hits] == [pid for pid, _ in measured]
             assert [score for _, score in hits] == pytest.approx([score for _, score in measured])
 
 
-def test_queries_are_independent_and_few_hits_are_enough(searchable: Searchable, encoder: Encoder) -> None:
-    retriever = HybridRetriever(searchable.bm25, searchable.dense, encoder)
+def test_queries_are_independent_and_few_hits_are_enough(searchable: Searchable, minilm: Encoder) -> None:
+    retriever = HybridRetriever(searchable.bm25, searchable.dense, minilm)
     queries = list(searchable.tracks["query"].head(4))
     together, alone = retriever.search(queries, 5), [retriever.search([query], 5)[0] for query in queries]
     assert [[pid for pid, _ in hits] for hits in together] == [[pid for pid, _ in hits] for hits in alone]
@@ -70,8 +64,8 @@ def test_queries_are_independent_and_few_hits_are_enough(searchable: Searchable,
     assert len(retriever.search(["the of"], 5)[0]) == 5  # no words for BM25: the dense leg answers
 
 
-def test_an_unknown_collection_is_named(tmp_path: Path, searchable: Searchable, encoder: Encoder) -> None:
+def test_an_unknown_collection_is_named(tmp_path: Path, searchable: Searchable, minilm: Encoder) -> None:
     from curriculum.errors import DataError
 
     with pytest.raises(DataError, match="no collection 'else'"):
-        HybridRetriever(searchable.bm25, searchable.dense, encoder).search(["a"], 1, "else")
+        HybridRetriever(searchable.bm25, searchable.dense, minilm).search(["a"], 1, "else")

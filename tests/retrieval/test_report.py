@@ -18,7 +18,6 @@ from curriculum.retrieval.dense import Encoder
 from curriculum.retrieval.hybrid import LEGS, HybridRetriever
 from curriculum.retrieval.measure import FUSIONS, SYSTEMS, Searched, choose_fusion, dense_weight, missing_legs, per_query
 from curriculum.retrieval.report import hybrid_report
-from curriculum.sources import model_folder
 from curriculum.syllabus import Bar
 from tests.retrieval.small import Searchable
 
@@ -28,21 +27,11 @@ NO_MISSING_LEG = Bar(asset="hybrid_search_report", metric="missing_legs", max=0)
 NAMES = [f"{m}__{s}__notes" for m in ("ndcg_at_10", "recall_at_100", "mrr") for s in ("bm25", "dense", "rrf", "dbsf", "rsf", "weighted")]
 
 
-@pytest.fixture(scope="module")
-def encoder(searchable: Searchable, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    return Encoder(model_folder(searchable.settings.encoder, tmp_path_factory.mktemp("models")), searchable.settings)
-
-
 def report(searchable: Searchable, encoder: Encoder, *, bm25: Path | None = None, dense: Path | None = None) -> StudyResult:
     retriever = HybridRetriever(bm25 or searchable.bm25, dense or searchable.dense, encoder)
     return hybrid_report(
         retriever, searchable.passages, searchable.tracks, searchable.settings, seed=0, identities=[], progress=lambda _: None
     )
-
-
-@pytest.fixture(scope="module")
-def healthy(searchable: Searchable, encoder: Encoder) -> StudyResult:
-    return report(searchable, encoder)
 
 
 def test_a_healthy_index_passes_and_every_system_is_reported(healthy: StudyResult) -> None:
@@ -70,27 +59,27 @@ def test_scores_are_kept_per_query_and_compared_pairwise(healthy: StudyResult, s
     assert healthy.plots["ndcg"].startswith(b"\x89PNG") and len(healthy.plots["ndcg"]) < 50_000
 
 
-def test_shuffled_embeddings_are_red(healthy: StudyResult, searchable: Searchable, encoder: Encoder, tmp_path: Path) -> None:
+def test_shuffled_embeddings_are_red(healthy: StudyResult, searchable: Searchable, minilm: Encoder, tmp_path: Path) -> None:
     shuffled = shutil.copytree(searchable.dense, tmp_path / "dense")
     ids = json.loads((shuffled / "project" / "ids.json").read_text())
     (shuffled / "project" / "ids.json").write_text(json.dumps([ids[n] for n in np.random.default_rng(0).permutation(len(ids))]))
-    broken = report(searchable, encoder, dense=shuffled)
+    broken = report(searchable, minilm, dense=shuffled)
     assert judge_value(DENSE_FLOOR, broken).verdict is Verdict.FAILED
     assert broken.value("ndcg_at_10__dense__notes") < 0.2 < healthy.value("ndcg_at_10__dense__notes")
     assert broken.value("ndcg_at_10__rrf__notes") < healthy.value("ndcg_at_10__rrf__notes") - 0.1
 
 
-def test_a_missing_bm25_leg_is_red(searchable: Searchable, encoder: Encoder, tmp_path: Path) -> None:
+def test_a_missing_bm25_leg_is_red(searchable: Searchable, minilm: Encoder, tmp_path: Path) -> None:
     blank = searchable.passages.assign(title="", section="", text="")
     build_bm25(blank, searchable.settings, tmp_path)
-    broken = report(searchable, encoder, bm25=tmp_path)
+    broken = report(searchable, minilm, bm25=tmp_path)
     assert broken.value("missing_legs") == 1 and judge_value(NO_MISSING_LEG, broken).verdict is Verdict.FAILED
     assert broken.value("ndcg_at_10__bm25__notes") == 0 and broken.value("leg_overlap__notes") == 0
 
 
-def test_a_headline_track_that_is_not_there_is_named(searchable: Searchable, encoder: Encoder) -> None:
+def test_a_headline_track_that_is_not_there_is_named(searchable: Searchable, minilm: Encoder) -> None:
     settings = searchable.settings.model_copy(update={"headline_track": "note"})
-    retriever = HybridRetriever(searchable.bm25, searchable.dense, encoder)
+    retriever = HybridRetriever(searchable.bm25, searchable.dense, minilm)
     with pytest.raises(DataError, match=r"'note'.*retrieval\.headline_track"):
         hybrid_report(retriever, searchable.passages, searchable.tracks, settings, seed=0, identities=[], progress=lambda _: None)
 
