@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("untimed", deadline=None)  # no test is timed: its machine may have other work
+settings.load_profile("untimed")
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", RAGAS_DO_NOT_TRACK="true", TOKENIZERS_PARALLELISM="false")
 
 
