@@ -18,7 +18,9 @@ from curriculum.cli import home
 from curriculum.disk import write_atomically
 from curriculum.errors import UserError
 from pipelines.drills.box import Failed, NotRun
-from pipelines.drills.services import cut_power, kill_daemon, kill_webserver
+from pipelines.drills.filling import fill_disk
+from pipelines.drills.postgres import cut_postgres
+from pipelines.drills.services import cut_power, kill_daemon, kill_webserver, queue
 from pipelines.drills.storing import corrupt, jump_clock, two_writers
 from pipelines.drills.training import kill_rank, kill_step
 
@@ -30,9 +32,12 @@ DRILLS: dict[str, Drill] = {
     "power": cut_power,
     "step": kill_step,
     "rank": kill_rank,
+    "postgres": cut_postgres,
+    "disk": fill_disk,
     "corrupt": corrupt,
     "clock": jump_clock,
     "writers": two_writers,
+    "queue": queue,
 }
 
 

@@ -1,4 +1,4 @@
-"""Faults of the services: the daemon, the webserver, and the whole machine."""
+"""Faults of the services: the daemon, the webserver, the whole machine, and a long queue."""
 
 from __future__ import annotations
 
@@ -92,3 +92,17 @@ def cut_power() -> tuple[str, str]:
         took = time.monotonic() - begun
         finished(box, [queued], seconds=RUN_SECONDS)
     return "every process killed, one run in progress, one queued", f"the daemon marked the dead run failed after {took:.0f} s and ran the queued one"
+
+
+def queue(runs: int = 50) -> tuple[str, str]:
+    """Many runs at once on an instance that runs one at a time."""
+    with Box(CURRICULUM_FRESH="1") as box:
+        box.daemon()
+        box.webserver()
+        ids = [box.launch("tick_job", number) for number in range(runs)]
+        begun = time.monotonic()
+        finished(box, ids, seconds=runs * 60)
+        took = time.monotonic() - begun
+        require(set(box.statuses()) == set(ids), "the instance holds other runs than were launched")
+        whole(box, "tick", runs)
+    return f"{runs} runs queued, one at a time", f"all finished once, {took / runs:.1f} s a run"

@@ -17,8 +17,9 @@ import yaml
 
 from docs.screenshots import PROJECT, ask, end_group
 from pipelines.drills.box import free_port
+from pipelines.drills.postgres import program
 from tests.deploy.test_compose import TEXT, interpolated
-from tests.pipelines.test_postgres import program, server  # noqa: F401 - a fixture
+from tests.pipelines.test_postgres import server  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.e2e
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename

@@ -16,7 +16,7 @@ from dagster._core.launcher import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from curriculum.storage import ArtifactStore, Manifest
-from pipelines.drills import harness, services, storing, writer
+from pipelines.drills import harness, postgres, services, storing, writer
 from pipelines.drills.box import Box, Failed, NotRun, wait_for
 from pipelines.drills.harness import Outcome, Verdict, run_all, run_drill
 from pipelines.launcher import LocalRunLauncher
@@ -113,11 +113,16 @@ def test_what_nobody_foresaw_is_a_failure_and_what_a_machine_lacks_is_not_a_pass
     assert [Outcome(**{**row, "verdict": Verdict(row["verdict"])}) for row in kept] == outcomes
 
 
-def test_a_drill_that_lacks_its_program_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fault_has_a_drill_and_one_that_lacks_its_program_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = {"daemon", "webserver", "power", "step", "rank", "postgres", "disk", "corrupt", "clock", "writers", "queue"}
+    assert set(harness.DRILLS) == faults
+    monkeypatch.setattr(postgres, "program", lambda name: None)
     monkeypatch.setattr(storing.shutil, "which", lambda name: None)
-    outcome = run_drill("clock", harness.DRILLS["clock"])
-    assert (outcome.verdict, outcome.found) == (Verdict.NOT_RUN, "needs Debian's package faketime")
-    assert harness.exit_code([outcome]) == 2
+    outcomes = [run_drill(name, harness.DRILLS[name]) for name in ("postgres", "clock")]
+    assert [(o.verdict, o.found) for o in outcomes] == [
+        (Verdict.NOT_RUN, "needs a Postgres server: Debian's package postgresql"), (Verdict.NOT_RUN, "needs Debian's package faketime"),
+    ]  # fmt: skip
+    assert harness.exit_code(outcomes) == 2
 
 
 def test_the_table_shows_each_verdict_and_what_was_lost(capsys: pytest.CaptureFixture[str]) -> None:

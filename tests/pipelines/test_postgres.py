@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,39 +10,18 @@ import pytest
 
 from curriculum.cli import instance_config
 from curriculum.errors import UserError
-
-
-def program(name: str) -> str:
-    found = [str(p / name) for p in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (p / name).exists()]
-    path = (found or [shutil.which(name) or ""])[-1]
-    return path or pytest.skip("no Postgres server on this machine (Debian's package postgresql has one)")
-
-
-def unprivileged() -> dict[str, object]:
-    """The server refuses to run as root."""
-    if os.geteuid() != 0:
-        return {}
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return {"user": "postgres" if "postgres" in names else "nobody", "group": "nogroup", "extra_groups": []}
+from pipelines.drills.box import NotRun
+from pipelines.drills.postgres import PostgresServer
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's own folders are closed to the server's user
-    who = unprivileged()
-    if who:
-        shutil.chown(folder, str(who["user"]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data, options = str(folder / "data"), f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    run = {"check": True, "capture_output": True, "cwd": folder, **who}
-    subprocess.run([program("initdb"), "-D", data, "-U", "curriculum", "--auth=trust"], **run)
-    with (folder / "log").open("wb") as log:  # the server keeps what it is given open: no pipe, or the call would wait for it
-        subprocess.run([program("pg_ctl"), "-D", data, "-w", "-o", options, "start"], **{**run, "capture_output": False}, stdout=log, stderr=log)
-    yield f"postgresql+psycopg2://curriculum@127.0.0.1:{port}/postgres"
-    subprocess.run([program("pg_ctl"), "-D", data, "-m", "immediate", "stop"], **run)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        running = PostgresServer()
+    except NotRun as lacks:
+        pytest.skip(str(lacks))
+    with running:
+        yield running.url
 
 
 @dg.asset
