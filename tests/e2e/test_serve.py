@@ -86,7 +86,7 @@ def ask(page: Any) -> None:
     assert page.find_element(By.ID, "query").accessible_name == "Question or search words"
     page.switch_to.active_element.send_keys("When was the red tower built?", Keys.ENTER)
     wait(lambda: text(page, "status") == "Answer complete.")
-    assert "The red tower was built in 1889. [" in text(page, "answer") and "metres high" not in page.page_source
+    assert "The red tower was built in 1889.[1]" in text(page, "answer") and "metres high" not in page.page_source
     assert "A sentence that no passage supports was withheld." in text(page, "answer") and "ms" in text(page, "times")
 
 
