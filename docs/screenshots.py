@@ -202,7 +202,7 @@ def lineage(page: Any, url: str) -> None:
     """The groups with one of them open; kinds and checks on the nodes around a promotion; an asset with its group, owner and kinds."""
     see(page, f"{url}/asset-groups?expanded=global%40global%3Arag", "rag_answers", "foundations")
     keep(page, "lineage_groups")
-    see(page, f"{url}/assets/promoted_reader?view=lineage", "qa_report", "rag_answers", "torch")
+    see(page, f"{url}/assets/promoted_adapter?view=lineage", "adapter_report", "qlora_adapter", "torch")
     keep(page, "lineage_kinds")
     see(page, f"{url}/assets/attention_study?view=overview", "Latest materialization", "Owners", "Kinds", "Latest check results")
     keep(page, "asset")
