@@ -11,52 +11,22 @@ import pandas as pd
 from curriculum.cells import Cells
 from curriculum.errors import DataError
 from curriculum.evaluation.statistics import clopper_pearson
-from curriculum.grounding.claims import statement
 from curriculum.grounding.verifier import SupportVerifier
 from curriculum.plots import draw
 from curriculum.rag.answerers import Answerer
 from curriculum.rag.faithfulness import faithfulness
-from curriculum.rag.report import UNANSWERABLE, reference_ids
+from curriculum.rag.planting import plant
+from curriculum.rag.report import reference_ids
 from curriculum.rag.settings import RagSettings
-from curriculum.reading.metrics import f1, normalise
+from curriculum.rag.sources import ABSTAINED, ADDITION, IGNORED, RETRIEVAL_MISS, RIGHT, SOURCES, attribute, is_right
+from curriculum.reading.metrics import normalise
 from curriculum.reranking.reranker import passage_texts
 from curriculum.results import Metric, StudyResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OVER_CONFIDENCE, RETRIEVAL_MISS, IGNORED, ADDITION = SOURCES = (
-    "over_confidence", "retrieval_miss", "context_ignored", "unsupported_addition",
-)  # fmt: skip
-RIGHT, ABSTAINED = "right", "abstained"
-OVERLAP = 0.5  # word F1 from which an answer counts as the gold one, where it does not hold it word for word
-_ADDED = " Its authors wrote 4711 letters to the mayor of Samarkand in 1389."
 _SHOWN = ["question", "draft", "gold", "source", "with_gold", "without"]
-
-
-def is_right(text: str, gold: Sequence[str]) -> bool:
-    """Whether ``text`` holds a gold answer word for word, or overlaps one by half."""
-    said = f" {normalise(text)} "
-    return bool(text) and len(gold) > 0 and (f1(text, list(gold)) >= OVERLAP or any(f" {normalise(g)} " in said for g in gold if normalise(g)))
-
-
-def attribute(kind: str, draft: str, gold: Sequence[str], *, shown: bool, grounded: bool) -> str:
-    """The source of one draft, or that it is right or an abstention.
-
-    The questions are asked in this order, so that the classes are disjoint: had the question no answer (over-confidence); was the
-    passage with the answer not ``shown`` (retrieval miss); is the answer not the gold one (context ignored); is a part of it
-    supported by no passage, ``grounded`` false (unsupported addition).
-    """
-    if not draft:
-        return ABSTAINED
-    if kind in UNANSWERABLE:
-        return OVER_CONFIDENCE
-    right = is_right(draft, gold)
-    if right and grounded:
-        return RIGHT
-    if not shown:
-        return RETRIEVAL_MISS
-    return ADDITION if right else IGNORED
 
 
 def attribution_study(
@@ -74,26 +44,25 @@ def attribution_study(
     - ``share__SOURCE``: of the wrong drafts, with the exact binomial interval;
     - ``gold_right__SOURCE``: of the drafts of that source, the share that the passage of the answer repairs;
     - ``memory__context_ignored``: the share that says the same without any passage;
-    - ``recovered__SOURCE``: the share of errors planted in right answers that get their own label, which tests rule and verifier.
+    - ``recovered__SOURCE``: the share of errors planted by :func:`curriculum.rag.planting.plant` that get their own label, and
+      ``recovered__right`` of right answers left as they are: what they say of the rule and of the verifier in it.
 
     Raises:
         DataError: there are no answers.
     """
     if answers.empty:
         raise DataError("rag_answers is empty; there is nothing to attribute")
-    texts = passage_texts(passages)
-    rows = answers.assign(reference=reference_ids(answers, passages)).reset_index(drop=True)
-    rows["shown"] = [bool(set(map(str, c)) & set(r)) for c, r in zip(rows["contexts"], rows["reference"], strict=True)]
-    rows["source"] = _labels(rows, texts, verifier)
-    rows = rows.assign(**_reruns(rows, texts, answerer, settings, cells))
-    planted = _planted(rows, texts, verifier)
+    rows = _attributed(answers.reset_index(drop=True), passages, verifier)
+    rows = rows.assign(**_reruns(rows, passage_texts(passages), answerer, settings, cells))
+    planted = _attributed(plant(rows, passages), passages, verifier)
     metrics = [*_shares(rows), *_repairs(rows), *_recovered(planted)]
     return StudyResult(
         study="attribution_study", metrics=metrics, settings=settings.model_dump(mode="json"), seeds=[seed], remarks=_remarks(rows, metrics),
         per_example=_per_example(rows),
         tables={
             "by_kind": pd.crosstab(rows["kind"], rows["source"]).reset_index(),
-            "wrong": rows.assign(gold=rows["gold"].map("; ".join)).loc[rows["source"].isin(SOURCES), _SHOWN], "planted": planted,
+            "wrong": rows.assign(gold=rows["gold"].map("; ".join)).loc[rows["source"].isin(SOURCES), _SHOWN],
+            "planted": planted[["question_id", "planted", "source", "draft"]],
         },
         plots={"sources": _plot(rows)},
     )  # fmt: skip
@@ -105,13 +74,17 @@ def _per_example(rows: pd.DataFrame) -> pd.DataFrame:
     return kept.reset_index(drop=True)
 
 
-def _labels(rows: pd.DataFrame, texts: dict[str, str], verifier: SupportVerifier) -> list[str]:
-    contexts = [[texts[str(p)] for p in ids] for ids in rows["contexts"]]
-    grounded = faithfulness(list(rows["question"]), list(rows["draft"]), contexts, verifier)
-    return [
-        attribute(row.kind, row.draft, row.gold, shown=row.shown, grounded=share == 1.0)
-        for row, share in zip(rows.itertuples(), grounded, strict=True)
+def _attributed(rows: pd.DataFrame, passages: pd.DataFrame, verifier: SupportVerifier) -> pd.DataFrame:
+    """``rows`` with the ``reference`` passages of their gold answers, whether one was ``shown``, and the ``source`` of the draft."""
+    texts, reference = passage_texts(passages), reference_ids(rows, passages)
+    contexts = [[str(p) for p in ids] for ids in rows["contexts"]]
+    shown = [bool(set(c) & set(r)) for c, r in zip(contexts, reference, strict=True)]
+    grounded = faithfulness(list(rows["question"]), list(rows["draft"]), [[texts[p] for p in ids] for ids in contexts], verifier)
+    sources = [
+        attribute(row.kind, row.draft, row.gold, shown=seen, grounded=share == 1.0)
+        for row, seen, share in zip(rows.itertuples(), shown, grounded, strict=True)
     ]
+    return rows.assign(reference=reference, shown=shown, source=sources)
 
 
 def _reruns(rows: pd.DataFrame, texts: dict[str, str], answerer: Answerer, settings: RagSettings, cells: Cells) -> dict[str, list[str]]:
@@ -129,25 +102,6 @@ def _reruns(rows: pd.DataFrame, texts: dict[str, str], answerer: Answerer, setti
         made = cells.get(f"rerun of {row.question_id}", [row.question, row.draft, shown, settings.model_dump(mode="json")], rerun)
         with_gold[place], without[place] = made["with_gold"], made["without"]
     return {"with_gold": with_gold, "without": without}
-
-
-def _planted(rows: pd.DataFrame, texts: dict[str, str], verifier: SupportVerifier) -> pd.DataFrame:
-    """Errors of known source made from questions whose answer has a passage: a row each, with the label that it got."""
-    able = rows[[bool(r) and len(g) > 0 for r, g in zip(rows["reference"], rows["gold"], strict=True)]].reset_index(drop=True)
-    if len(able) < 2:
-        return pd.DataFrame(columns=["question_id", "planted", "source"])
-    others = [next((g for g in [*able["gold"][i + 1 :], *able["gold"][:i]] if not is_right(g[0], gold)), None) for i, gold in enumerate(able["gold"])]
-    parts = []
-    for source in SOURCES:
-        made = able.assign(planted=source, shown=source != RETRIEVAL_MISS, contexts=able["reference"], draft=[g[0] for g in able["gold"]])
-        if source == OVER_CONFIDENCE:
-            made["kind"] = UNANSWERABLE[0]
-        if source == ADDITION:
-            made["draft"] = [f"{statement(row.question, row.draft)}{_ADDED}" for row in made.itertuples()]
-        if source in (RETRIEVAL_MISS, IGNORED):
-            made = made.assign(draft=[o[0] if o is not None else "" for o in others])[[o is not None for o in others]]
-        parts.append(made.assign(source=_labels(made, texts, verifier)))
-    return pd.concat(parts, ignore_index=True)[["question_id", "planted", "source", "draft"]]
 
 
 def _rate(name: str, right: Sequence[bool] | pd.Series, **more: Any) -> Metric:
@@ -175,7 +129,7 @@ def _repairs(rows: pd.DataFrame) -> list[Metric]:
 
 
 def _recovered(planted: pd.DataFrame) -> list[Metric]:
-    parts = {source: planted.loc[planted["planted"] == source, "source"] for source in SOURCES}
+    parts = {source: planted.loc[planted["planted"] == source, "source"] for source in (*SOURCES, RIGHT)}
     return [_rate(f"recovered__{source}", found == source) for source, found in parts.items()]
 
 
@@ -204,4 +158,6 @@ def _remarks(rows: pd.DataFrame, metrics: Sequence[Metric]) -> list[str]:
         remarks.append(f"With the answer's passage put first, {miss.text()} of the retrieval misses are right: what perfect retrieval would buy.")
     if named[f"recovered__{ADDITION}"].value < 0.5:
         remarks.append("The verifier overlooks most additions that were planted: the share of unsupported additions is too low by an unknown amount.")
+    if named[f"recovered__{RIGHT}"].value < 0.5:
+        remarks.append("The verifier supports few right answers with their own passage shown: right drafts are counted as errors.")
     return remarks

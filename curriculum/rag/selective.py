@@ -10,9 +10,9 @@ import pandas as pd
 from curriculum.errors import DataError
 from curriculum.evaluation.statistics import clopper_pearson, clopper_pearson_upper
 from curriculum.plots import draw
-from curriculum.rag.attribution import is_right
 from curriculum.rag.report import UNANSWERABLE
 from curriculum.rag.settings import AbstentionSettings
+from curriculum.rag.sources import is_right
 from curriculum.results import Metric, StudyResult
 
 if TYPE_CHECKING:
@@ -91,9 +91,10 @@ def abstention_study(
     chosen, measured = choose_threshold(sides["dev"], settings), sides["test"]
     thresholds = {"": chosen, "__verifier": verifier_threshold, "__always": -NEVER}
     metrics = [metric for suffix, threshold in thresholds.items() for metric in _at(measured, threshold, suffix)]
+    risk = next(metric for metric in metrics if metric.name == "risk")
     metrics += [Metric(name="aurc", value=aurc(measured), n=len(measured), higher_is_better=False), _gain(measured, settings, seed)]
     metrics.append(Metric(name="threshold", value=chosen, n=len(sides["dev"])))
-    metrics.append(Metric(name="risk_over_target", value=metrics[0].value - settings.target_risk, n=metrics[0].n, higher_is_better=False))
+    metrics.append(Metric(name="risk_over_target", value=risk.value - settings.target_risk, n=risk.n, higher_is_better=False))
     curves = {name: risk_coverage(rows) for name, rows in sides.items()}
     return StudyResult(
         study="abstention_study", metrics=metrics, settings=settings.model_dump(mode="json"), seeds=[seed],

@@ -14,7 +14,8 @@ from curriculum.errors import DataError
 from curriculum.evaluation.gate import Verdict, judge_value
 from curriculum.grounding.verifier import SupportVerifier
 from curriculum.rag.answerers import Draft, ReaderAnswerer
-from curriculum.rag.attribution import SOURCES, attribute, attribution_study, is_right
+from curriculum.rag.attribution import attribution_study
+from curriculum.rag.sources import RIGHT, SOURCES, attribute, is_right
 from curriculum.results import StudyResult
 from curriculum.syllabus import load_syllabus
 from tests.rag.test_rag import SETTINGS, Extractor, passages, run, verifier  # noqa: F401 - a fixture
@@ -69,19 +70,30 @@ def test_each_source_is_found_and_the_reruns_say_what_repairs_it(verifier: Suppo
     assert kept.asked == []  # every rerun is kept
 
 
+def test_passages_that_are_not_where_they_should_be_are_seen_in_the_planted_errors(
+    verifier: SupportVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    answers = run(verifier, ReaderAnswerer(Extractor()))
+    monkeypatch.setattr("curriculum.rag.attribution.reference_ids", lambda rows, passages: [["Arden#0"] if len(g) else [] for g in rows["gold"]])
+    lost = study(answers, verifier, tmp_path, Memory())  # every gold answer is taken to stand in one passage
+    assert lost.value("recovered__retrieval_miss") < 0.9 and lost.value("share__retrieval_miss") == 0
+
+
 def test_planted_errors_get_their_label_unless_the_verifier_is_blind(
     verifier: SupportVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
     answers = run(verifier, ReaderAnswerer(Extractor()))
     claims = {bar.metric: bar for bar in load_syllabus().claims if bar.asset == "attribution_study"}
-    assert set(claims) == {f"recovered__{source}" for source in SOURCES}
+    assert set(claims) == {f"recovered__{source}" for source in (*SOURCES, RIGHT)}
     good = study(answers, verifier, tmp_path, Memory())
     assert {judge_value(bar, good).verdict for bar in claims.values()} == {Verdict.PASSED}
     assert good.value("wrong_drafts") == pytest.approx(0.25)  # drafts to questions without an answer: they were withheld
-    monkeypatch.setattr(type(verifier), "support", lambda self, pairs: torch.ones(len(pairs)).numpy())
-    blind = study(answers, verifier, tmp_path, Memory())
-    assert judge_value(claims["recovered__unsupported_addition"], blind).verdict is Verdict.FAILED
-    assert blind.value("recovered__unsupported_addition") == 0.0
-    assert "overlooks most additions" in blind.remarks[-1]
+    counts = good.tables["planted"]["planted"].value_counts().to_dict()
+    assert counts == {RIGHT: 30, "retrieval_miss": 30, "context_ignored": 30, "unsupported_addition": 30, "over_confidence": 10}
+    for verdict, missed, remark in ((torch.ones, "unsupported_addition", "overlooks most additions"), (torch.zeros, RIGHT, "supports few right answers")):
+        monkeypatch.setattr(type(verifier), "support", lambda self, pairs, verdict=verdict: verdict(len(pairs)).numpy())
+        blind = study(answers, verifier, tmp_path, Memory())
+        assert judge_value(claims[f"recovered__{missed}"], blind).verdict is Verdict.FAILED
+        assert blind.value(f"recovered__{missed}") == 0.0 and any(remark in said for said in blind.remarks)
     with pytest.raises(DataError, match="nothing to attribute"):
         study(answers.head(0), verifier, tmp_path, Memory())
