@@ -73,11 +73,10 @@ def rag_answers(
     from curriculum.rag.answering import answer_questions
     from curriculum.rag.assembly import build_pipeline
 
+    parts = (promoted_index, promoted_reranker, promoted_verifier, promoted_reader)
     pipeline = build_pipeline(
-        lab.profile.rag, lab.profile.retrieval, index=promoted_index.path, encoder=lab.model(promoted_index.facts["dense"]["encoder"]),
-        reranker=promoted_reranker.path, verifier=promoted_verifier.path, reader=promoted_reader.path, generator=lab.generator,
-        device=lab.device, seed=lab.seed,
-    )  # fmt: skip
+        *parts, lab.profile.rag, lab.profile.retrieval, model=lab.model, generator=lab.generator, device=lab.device, seed=lab.seed
+    )
     return answer_questions(notes_questions, passages, pipeline, lab.settings, progress=lab.progress, seed=lab.seed)
 
 
@@ -99,11 +98,10 @@ def abstention_study(
     from curriculum.rag.assembly import build_pipeline
     from curriculum.rag.selective import abstention_study
 
+    parts = (promoted_index, promoted_reranker, promoted_verifier, promoted_reader)
     pipeline = build_pipeline(
-        lab.profile.rag, lab.profile.retrieval, index=promoted_index.path, encoder=lab.model(promoted_index.facts["dense"]["encoder"]),
-        reranker=promoted_reranker.path, verifier=promoted_verifier.path, reader=promoted_reader.path, generator=lab.generator,
-        device=lab.device, seed=lab.seed,
-    )  # fmt: skip
+        *parts, lab.profile.rag, lab.profile.retrieval, model=lab.model, generator=lab.generator, device=lab.device, seed=lab.seed
+    )
     asked = lab.profile.rag.model_copy(update={"split": "dev", "max_questions": lab.settings.dev_questions})
     dev = answer_questions(notes_questions, passages, pipeline, asked, progress=lab.progress, seed=lab.seed)
     return abstention_study(dev, rag_answers, lab.settings, verifier_threshold=pipeline.verifier.threshold, seed=lab.seed)

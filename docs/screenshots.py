@@ -13,7 +13,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
+from pipelines.daemon import end_group
 
 PROJECT = Path(__file__).resolve().parent.parent
 _FLAGS = (
@@ -85,20 +86,6 @@ def served(home: Path, *, patience: float = 240.0) -> Iterator[str]:
             yield url
         finally:
             end_group(server)
-
-
-def end_group(process: subprocess.Popen[Any], patience: float = 15.0) -> None:
-    """End a process started in its own session, and everything it started."""
-    for sent, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
-        deadline = time.monotonic() + wait
-        while time.monotonic() < deadline:
-            process.poll()
-            try:
-                os.killpg(process.pid, sent)
-            except ProcessLookupError:
-                return
-            sent = 0  # asked once; from then on only looked for
-            time.sleep(0.2)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The answerer that the settings name, made of the promoted reader or of the profile's generator."""
+"""What answers, made of the promoted parts: the answerer that the settings name, and the whole pipeline."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from curriculum.rag.answerers import Answerer, GeneratorAnswerer, ReaderAnswerer
 from curriculum.rag.answering import Pipeline
 from curriculum.rag.settings import RagSettings
-from curriculum.retrieval.settings import RetrievalSettings
 
 if TYPE_CHECKING:
+    from curriculum.artifacts import IndexArtifact, ModelArtifact
     from curriculum.generation.base import Generator
+    from curriculum.retrieval.settings import RetrievalSettings
 
 
 def build_answerer(
@@ -30,26 +31,27 @@ def build_answerer(
 
 
 def build_pipeline(
+    index: IndexArtifact,
+    reranker: ModelArtifact,
+    verifier: ModelArtifact,
+    reader: ModelArtifact,
     settings: RagSettings,
     search: RetrievalSettings,
     *,
-    index: Path,
-    encoder: Path,
-    reranker: Path,
-    verifier: Path,
-    reader: Path,
+    model: Callable[[str], Path],
     generator: Callable[[], Generator],
     device: str = "cpu",
     seed: int = 0,
 ) -> Pipeline:
-    """The parts that answer together, loaded from the folders of their artifacts; ``index`` holds the BM25 and the dense index."""
+    """The parts that answer together, loaded from their artifacts. ``model`` finds the folder of the encoder that the index names."""
     from curriculum.grounding.verifier import SupportVerifier
     from curriculum.reranking.first_stage import first_stage
     from curriculum.reranking.reranker import Reranker
 
+    encoder = model(index.facts["dense"]["encoder"])
     return Pipeline(
-        first_stage(index / "bm25", index / "dense", search, encoder=encoder, device=device),
-        Reranker.load(reranker, device),
-        SupportVerifier.load(verifier, device),
-        build_answerer(settings, reader=reader, generator=generator, device=device, seed=seed),
+        first_stage(index.path / "bm25", index.path / "dense", search, encoder=encoder, device=device),
+        Reranker.load(reranker.path, device),
+        SupportVerifier.load(verifier.path, device),
+        build_answerer(settings, reader=reader.path, generator=generator, device=device, seed=seed),
     )

@@ -15,7 +15,8 @@ import pytest
 import requests
 import yaml
 
-from docs.screenshots import PROJECT, ask, end_group
+from docs.screenshots import PROJECT, ask
+from pipelines.daemon import end_group
 from pipelines.drills.box import free_port
 from pipelines.drills.postgres import program
 from tests.deploy.test_compose import TEXT, interpolated

@@ -24,7 +24,8 @@ from curriculum.crossencoder.model import CrossEncoder
 from curriculum.reranking.reranker import Reranker
 from curriculum.serving.feedback import annotation_items
 from curriculum.storage import ArtifactStore
-from docs.screenshots import PROJECT, browser, end_group
+from docs.screenshots import PROJECT, browser
+from pipelines.daemon import end_group
 from tests.crossencoder.tiny import tiny_bert
 from tests.retrieval.conftest import encoder_folder  # noqa: F401 - a fixture
 from tests.serving.small import make_home, profile, promote, writing
