@@ -43,13 +43,11 @@ def verifier_calibration(lab: Lab, support_verifier: ModelArtifact, labelled_cla
 def verifier_transfer_study(lab: Lab, support_verifier: ModelArtifact, qa_dataset: pd.DataFrame) -> StudyResult:
     """The verifier on claims it was not trained on: made from the test questions, and the profile's own labelled sets."""
     from curriculum.cells import Cells
-    from curriculum.grounding.claim_sets import read_claims
-    from curriculum.grounding.transfer import MADE, made_claims, name_of, verifier_transfer_study
+    from curriculum.grounding.transfer import made_claims, named_sets, verifier_transfer_study
     from curriculum.grounding.verifier import SupportVerifier
 
     training = lab.profile.verifier
-    sets = {MADE: made_claims(qa_dataset, training, seed=lab.seed)}
-    sets |= {name_of(uri): read_claims(lab.dataset(uri)) for uri in lab.settings.sets}
+    sets = named_sets(made_claims(qa_dataset, training, seed=lab.seed), lab.settings.sets, lab.dataset)
     result = verifier_transfer_study(
         SupportVerifier.load(support_verifier.path, lab.device), sets, lab.settings, encoder=lab.model(training.baseline_encoder),
         encoder_name=training.baseline_encoder, cells=Cells(lab.checkpoints, lab.progress), version=support_verifier.path.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from curriculum.cells import Cells
 from curriculum.errors import DataError
-from curriculum.grounding.claim_sets import COLUMNS
+from curriculum.grounding.claim_sets import COLUMNS, read_claims
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.similarity import containment, cosine
 from curriculum.grounding.synthesis import training_groups
@@ -43,6 +43,21 @@ def made_claims(examples: pd.DataFrame, settings: VerifierSettings, *, seed: int
 def name_of(source: str) -> str:
     """The name of a set in metrics: of its file or folder, in letters, digits and underscores."""
     return re.sub(r"\W+", "_", Path(source.partition(":")[2]).name.split(".")[0]).strip("_").lower()
+
+
+def named_sets(made: pd.DataFrame, sources: Sequence[str], folder: Callable[[str], Path]) -> dict[str, pd.DataFrame]:
+    """``made`` and the sets of ``sources`` by name; ``folder`` finds the local file or folder of a source.
+
+    Raises:
+        DataError: two sets have one name, or one cannot be read.
+    """
+    sets = {MADE: made}
+    for source in sources:
+        name = name_of(source)
+        if name in sets:
+            raise DataError(f"verifier_transfer.sets: {source} is the second set called '{name}'; rename its file or folder")
+        sets[name] = read_claims(folder(source))
+    return sets
 
 
 def verifier_transfer_study(

@@ -1,4 +1,4 @@
-"""Every drill in turn, its verdict in one table and in ``drills.json`` of the home: ``curriculum drills [NAME ...]``."""
+"""Every drill in turn, its verdict in one table, and in ``drills.json`` and ``drills.md`` of the home: ``curriculum drills [NAME ...]``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from curriculum.cli import home
 from curriculum.disk import write_atomically
 from curriculum.errors import UserError
+from curriculum.hardware import describe_hardware
 from pipelines.drills.box import Failed, NotRun
 from pipelines.drills.filling import fill_disk
 from pipelines.drills.postgres import cut_postgres
@@ -93,6 +94,21 @@ def exit_code(outcomes: list[Outcome]) -> int:
     return 1 if Verdict.FAILED in verdicts else 2 if Verdict.NOT_RUN in verdicts else 0
 
 
+def page(outcomes: list[Outcome]) -> str:
+    """The table as Markdown, as docs/drills.md holds it."""
+    held, seconds = sum(o.verdict is Verdict.HELD for o in outcomes), sum(o.seconds for o in outcomes)
+    rows = [[o.drill, o.verdict, f"{o.seconds:.0f}", o.fault, o.found] for o in outcomes]
+    lines = [" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows]
+    return "\n".join(
+        [
+            "# Fault drills", "",
+            f"Written by `make drills` on {describe_hardware('cpu')}: temporary installations are broken on purpose, and each fault gets its",
+            'verdict. `make drills NAMES="step clock"` runs those alone.', "", f"{held} of {len(outcomes)} held, in {seconds:.0f} s.", "",
+            "| drill | verdict | s | fault | how it came back, or what was lost |", "|---|---|---|---|---|", *(f"| {line} |" for line in lines), "",
+        ]
+    )  # fmt: skip
+
+
 def print_table(outcomes: list[Outcome]) -> None:
     """One row a drill: the verdict, the seconds, the fault, and how it came back or what was lost."""
     from rich.console import Console
@@ -141,6 +157,7 @@ def main() -> None:
         raise SystemExit(2) from None
     outcomes = run_all(drills, record)
     print_table(outcomes)
+    write_atomically(record.with_suffix(".md"), page(outcomes).encode())
     held, seconds = sum(o.verdict is Verdict.HELD for o in outcomes), sum(o.seconds for o in outcomes)
     print(f"{held} of {len(outcomes)} drills held, in {seconds:.0f} s; record: {record}")
     raise SystemExit(exit_code(outcomes))

@@ -18,7 +18,7 @@ from curriculum.errors import DataError
 from curriculum.evaluation.gate import Verdict, judge_value
 from curriculum.grounding.claim_sets import COLUMNS, read_claims
 from curriculum.grounding.settings import VerifierSettings
-from curriculum.grounding.transfer import auc_interval, made_claims, name_of, verifier_transfer_study
+from curriculum.grounding.transfer import auc_interval, made_claims, name_of, named_sets, verifier_transfer_study
 from curriculum.grounding.transfer_settings import TransferSettings
 from curriculum.grounding.verifier import Calibration, SupportVerifier
 from curriculum.results import StudyResult
@@ -121,6 +121,14 @@ def test_a_broken_set_is_one_error(tmp_path: Path, content: str, said: str) -> N
     path.write_text(content)
     with pytest.raises(DataError, match=said):
         read_claims(path)
+
+
+def test_two_sets_of_one_name_are_one_error(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("passage,claim,supported\na,b,yes\na,c,no\n")
+    found = named_sets(numbered(), ["path:own.csv"], lambda source: tmp_path / source.partition(":")[2])
+    assert {name: len(rows) for name, rows in found.items()} == {"made": 24, "own": 2}
+    with pytest.raises(DataError, match=r"path:x/own\.csv is the second set called 'own'"):
+        named_sets(numbered(), ["path:own.csv", "path:x/own.csv"], lambda source: tmp_path / "own.csv")
 
 
 def test_made_claims_are_of_test_questions_alone() -> None:

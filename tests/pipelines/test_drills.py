@@ -125,6 +125,13 @@ def test_every_fault_has_a_drill_and_one_that_lacks_its_program_is_skipped(monke
     assert harness.exit_code(outcomes) == 2
 
 
+def test_the_page_holds_every_verdict_in_one_line() -> None:
+    lost = Outcome("disk", Verdict.FAILED, "a disk | full", "the last version\nis gone", 3.4)
+    lines = harness.page([lost, Outcome("clock", Verdict.HELD, "clocks jump", "order kept", 1.0)]).splitlines()
+    assert "1 of 2 held, in 4 s." in lines
+    assert lines[-2:] == ["| disk | FAILED | 3 | a disk \\| full | the last version is gone |", "| clock | held | 1 | clocks jump | order kept |"]
+
+
 def test_the_table_shows_each_verdict_and_what_was_lost(capsys: pytest.CaptureFixture[str]) -> None:
     harness.print_table([Outcome("step", Verdict.FAILED, "", "gone: [v1]", 3.0), Outcome("queue", Verdict.HELD, "50 runs", "all once", 9.0)])
     printed = capsys.readouterr().out
