@@ -55,12 +55,12 @@ def passage_embeddings(lab: Lab, passages: pd.DataFrame) -> DirectoryArtifact:
     return embed_passages(passages, encoder, settings, lab.out, lab.checkpoints, lab.progress)
 
 
-@lineage_asset(group="search", kinds={"faiss"}, settings="retrieval", topics=("semantic_search",))
+@lineage_asset(group="search", kinds={"faiss"}, settings=("vector_search", "retrieval"), topics=("semantic_search",))
 def dense_index(lab: Lab, passage_embeddings: DirectoryArtifact) -> IndexArtifact:
-    """An exact inner-product index a collection."""
+    """An inner-product index a collection: exact while a scan is short, then HNSW, then re-scored codes."""
     from curriculum.retrieval.dense import build_dense
 
-    return build_dense(passage_embeddings, lab.out)
+    return build_dense(passage_embeddings, lab.out, lab.settings)
 
 
 @lineage_asset(group="search", kinds={"lucene", "faiss"}, settings="retrieval")

@@ -36,6 +36,7 @@ from curriculum.syllabus import Bar
 from curriculum.tokenization.settings import TokenizationSettings
 from curriculum.transformer.settings import AblationSettings, BridgeSettings, FamilyStudySettings, TransformerSettings
 from curriculum.tuning.settings import TuningSettings
+from curriculum.vector_search.settings import VectorSearchSettings
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -89,6 +90,7 @@ class Profile(BaseModel):
     long_context: LongContextSettings = LongContextSettings()
     parallel: ParallelSettings = ParallelSettings()
     alignment: AlignmentSettings = AlignmentSettings()
+    vector_search: VectorSearchSettings = VectorSearchSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

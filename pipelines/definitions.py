@@ -25,6 +25,7 @@ from assets import (
     reranking,
     rows,
     search,
+    vector_search,
 )
 from curriculum.profile import load_profile
 from curriculum.syllabus import load_syllabus
@@ -40,7 +41,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 ASSET_MODULES = [
     corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
-    adapter_studies, alignment,
+    adapter_studies, alignment, vector_search,
 ]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",

@@ -21,6 +21,8 @@ from curriculum.errors import DataError
 from curriculum.retrieval.bm25 import Hits
 from curriculum.retrieval.passages import contents
 from curriculum.retrieval.settings import RetrievalSettings
+from curriculum.vector_search.kinds import chosen
+from curriculum.vector_search.settings import VectorSearchSettings
 
 SHARD = 512
 
@@ -104,12 +106,13 @@ def _shard(encoder: Encoder, settings: RetrievalSettings, texts: list[str], kept
     return vectors
 
 
-def build_dense(embeddings: DirectoryArtifact, out: Path) -> IndexArtifact:
-    """Exact inner-product indexes, ``out/COLLECTION/{index.faiss, ids.json}``.
+def build_dense(embeddings: DirectoryArtifact, out: Path, search: VectorSearchSettings | None = None) -> IndexArtifact:
+    """Inner-product indexes, ``out/COLLECTION/{index.faiss, ids.json}``: exact, or of the kind that ``search`` chooses for the collection's size.
 
     Raises:
         DataError: vectors and ids differ in number.
     """
+    kinds: dict[str, str] = {}
     for folder in sorted(p for p in embeddings.path.iterdir() if p.is_dir()):
         vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
         ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
@@ -117,10 +120,11 @@ def build_dense(embeddings: DirectoryArtifact, out: Path) -> IndexArtifact:
             raise DataError(f"{folder} holds {len(vectors)} vectors for {len(ids)} ids; materialise passage_embeddings again")
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
+        kinds[folder.name], index = chosen(index, search) if search else ("flat", index)
         (out / folder.name).mkdir(parents=True)
         faiss.write_index(index, str(out / folder.name / "index.faiss"))
         (out / folder.name / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
-    return IndexArtifact(out, dict(embeddings.facts))
+    return IndexArtifact(out, {**embeddings.facts, "kinds": kinds})
 
 
 class DenseIndex:
@@ -133,7 +137,10 @@ class DenseIndex:
     def __init__(self, path: Path, collection: str = "project") -> None:
         if not (path / collection).exists():
             raise DataError(f"the dense index {path} holds no collection '{collection}'; materialise dense_index with it")
-        self._index = faiss.read_index(str(path / collection / "index.faiss"))
+        file = str(path / collection / "index.faiss")
+        self._index = faiss.read_index(file, faiss.IO_FLAG_MMAP_IFC)
+        if not isinstance(self._index, faiss.IndexRefineFlat):  # re-scored codes leave the vectors on disk; what scans them all reads them
+            self._index = faiss.read_index(file)
         self._ids: list[str] = json.loads((path / collection / "ids.json").read_text(encoding="utf-8"))
 
     def search(self, vectors: np.ndarray, k: int) -> Hits:

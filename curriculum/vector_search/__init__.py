@@ -1,0 +1,1 @@
+"""Vector indexes: exact and approximate ones, which of them a corpus needs, and what the approximate ones lose."""
