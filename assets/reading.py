@@ -23,9 +23,9 @@ def qa_dataset(lab: Lab, notes_corpus: pd.DataFrame, notes_questions: pd.DataFra
     return build_qa_dataset(notes_corpus, notes_questions, pydocs_corpus, lab.settings, seed=lab.seed, sources=sources)
 
 
-@lineage_asset(group="finetuning", kinds={"torch", "huggingface"}, settings="reader", topics=("full_finetuning",), pool="gpu")
+@lineage_asset(group="finetuning", kinds={"torch", "huggingface", "optuna"}, settings="reader", topics=("full_finetuning",), pool="gpu")
 def qa_reader(lab: Lab, qa_dataset: pd.DataFrame) -> ModelArtifact:
-    """A BERT-family extractive reader: a small hyper-parameter study on dev, then the best setting fine-tuned."""
+    """A BERT-family extractive reader: a hyper-parameter study on dev, then the best setting fine-tuned, stopped early by dev F1."""
     from curriculum.reading.training import train_reader
 
     return train_reader(
@@ -36,7 +36,7 @@ def qa_reader(lab: Lab, qa_dataset: pd.DataFrame) -> ModelArtifact:
 
 @lineage_asset(group="finetuning", kinds={"torch"}, settings="reader", topics=("full_finetuning",), pool="gpu")
 def qa_report(lab: Lab, qa_reader: ModelArtifact, qa_dataset: pd.DataFrame) -> StudyResult:
-    """The official SQuAD F1 and exact match on unseen articles, with the hyper-parameter table."""
+    """The official SQuAD F1 and exact match on unseen articles, by type of question, with the study's table and the learning curve."""
     from curriculum.reading.report import qa_report
 
     identities = [lab.identity(lab.settings.model, "model")]

@@ -30,8 +30,8 @@ from curriculum.quantisation.formats import FORMATS, dynamic_int8, weight_bytes
 from curriculum.quantisation.llamacpp import LlamaCpp
 from curriculum.quantisation.parity import SCHEMES, compare_codes, drawn_weights
 from curriculum.quantisation.settings import QuantisationSettings
+from curriculum.reading.fitting import scores
 from curriculum.reading.reader import Reader
-from curriculum.reading.training import scores
 from curriculum.results import Identity, Metric, StudyResult
 from curriculum.sources import dataset_folder
 from curriculum.storage import file_sha256

@@ -88,13 +88,16 @@ def hub_examples(folder: Path, split: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def sourced_examples(train: pd.DataFrame, test: pd.DataFrame | None) -> pd.DataFrame:
-    """Split a user's examples by article: into train, dev and test, or with ``test`` given into train and dev."""
+def sourced_examples(train: pd.DataFrame, test: pd.DataFrame | None, in_domain_share: float = 0.0) -> pd.DataFrame:
+    """Split a user's examples by article: into train, dev and test, or with ``test`` given into train and dev.
+
+    ``in_domain_share`` of the articles of ``test`` are trained on too, and not tested on.
+    """
     shares = SHARES if test is None else {"train": 0.9, "dev": 0.1}
     split = [split_of(group, shares) for group in train["group"]]
     parts = [train.assign(split=split)]
     if test is not None:
-        parts.append(test.assign(split="test"))
+        parts.append(test.assign(split=[split_of(group, {"train": in_domain_share, "test": 1 - in_domain_share}) for group in test["group"]]))
     return pd.concat(parts, ignore_index=True)[COLUMNS]
 
 
@@ -135,6 +138,6 @@ def build_qa_dataset(
         return sample(pd.DataFrame(rows, columns=COLUMNS), settings)
     if settings.train_source.startswith("hub:"):
         train, test = hub_examples(sources["train"], "train"), hub_examples(sources.get("test", sources["train"]), "validation")
-        return sample(sourced_examples(train, test), settings)
+        return sample(sourced_examples(train, test, settings.in_domain_share), settings)
     test = read_squad(sources["test"]) if "test" in sources else None
-    return sample(sourced_examples(read_squad(sources["train"]), test), settings)
+    return sample(sourced_examples(read_squad(sources["train"]), test, settings.in_domain_share), settings)

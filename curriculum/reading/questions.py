@@ -1,4 +1,7 @@
-"""Questions with exact answer spans, made by rule from docstrings: what a function does, returns, raises and defaults to."""
+"""Questions with exact answer spans, made by rule from docstrings: what a function does, returns, raises and defaults to.
+
+And what any question asks for, by its question word.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 _RETURNS = re.compile(r"(?m)^\s*Returns? ((?:the|a|an|True|all|whether|an?)\b[^.:\n]*(?:\n[ \t]*[^.:\n\s][^.:\n]*)?)(?=[.\n:]|$)")
 _RAISES = re.compile(r"[Rr]aises? (?:an? )?:?(?:exc:)?`?(\w+(?:Error|Exception|Warning|Interrupt))`?( (?:if|when|unless) [^.;\n]{8,90})")
 _PARAMETER = re.compile(r"(?m)^(\w+) : ([^\n]+?)(?:, (?:optional, )?default(?:=|: ?| |s to )([^\s,)]+))?$")
+_ASKS = re.compile(r"\b(who|whom|whose|what|when|where|why|how|which)\b")
 
 
 @dataclass(frozen=True)
@@ -44,3 +48,9 @@ def _does(name: str, text: str, summary: str) -> Iterator[Asked]:
     found = re.search(r"\s+".join(re.escape(word) for word in summary.rstrip(".").split()), text)
     if found:
         yield Asked("does", f"What does {name} do?", *found.span())
+
+
+def question_type(question: str) -> str:
+    """What a question asks for by its first question word: who (also whom, whose), what, when, where, why, how, which, or other."""
+    found = _ASKS.search(question.lower())
+    return "other" if found is None else {"whom": "who", "whose": "who"}.get(found.group(1), found.group(1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from curriculum.corpora.documents import document, documents_table, first_sentence
 from curriculum.corpora.notes import load_notes, load_questions
@@ -94,6 +95,18 @@ def test_a_users_squad_files_replace_the_packaged_questions(tmp_path: Path) -> N
     assert set(frame.loc[frame["split"] == "test", "source"]) == {"test"} and set(frame["split"]) == {"train", "dev", "test"}
     alone = build_qa_dataset(empty, empty, empty, settings, seed=0, sources={"train": tmp_path / "train.json"})
     assert set(alone["source"]) == {"train"} and set(alone["split"]) == {"train", "dev", "test"}
+
+
+def test_half_of_the_test_articles_can_be_trained_on_and_are_then_not_tested_on(tmp_path: Path) -> None:
+    squad(tmp_path / "train.json", [f"a{i}" for i in range(40)])
+    squad(tmp_path / "test.json", [f"b{i}" for i in range(40)])
+    sources = {side: tmp_path / f"{side}.json" for side in ("train", "test")}
+    settings = ReaderSettings(train_source=f"path:{sources['train']}", test_source=f"path:{sources['test']}", in_domain_share=0.5)
+    frame = build_qa_dataset(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), settings, seed=0, sources=sources)
+    articles = frame[frame["source"] == "test"].groupby("split")["group"].nunique()
+    assert leaked_groups(frame) == 0 and articles.sum() == 40 and articles["train"] >= 12 and articles["test"] >= 12
+    with pytest.raises(ValidationError, match="takes articles from test_source"):
+        ReaderSettings(train_source=f"path:{sources['train']}", in_domain_share=0.5)
 
 
 def test_a_dataset_in_the_hubs_layout_is_read(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
-"""The reader: windows, spans, learning, exact resume, and its checks."""
+"""The reader: windows, spans, learning, and its checks."""
 
 from __future__ import annotations
 
-import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum.reading import training
+from curriculum.reading.batches import training_windows
+from curriculum.reading.questions import question_type
 from curriculum.reading.reader import Reader, Window, best_span, labelled, windows
-from curriculum.reading.report import qa_report
-from curriculum.reading.settings import ReaderSettings, Trial
-from curriculum.reading.training import plan, train_reader, training_windows
-from tests.forked import outcomes
+from curriculum.reading.report import by_type, qa_report
+from curriculum.reading.settings import ReaderSettings, SearchSettings, Trial
+from curriculum.reading.training import train_reader
 from tests.reading.tiny import tiny_bert, tiny_examples
 
 torch.set_num_threads(1)
 TINY = ReaderSettings(
-    trials=(Trial(learning_rate=5e-3, batch_size=4, max_length=48), Trial(learning_rate=1e-5, batch_size=8, max_length=48)),
-    trial_examples=8, epochs=4, checkpoint_every=3, stride=8,
+    search=SearchSettings(
+        trials=2, examples=8, learning_rate=(1e-5, 5e-3), batch_size=(4, 8), max_length=(48,),
+        first=(Trial(learning_rate=5e-3, batch_size=4, max_length=48), Trial(learning_rate=1e-5, batch_size=8, max_length=48)),
+    ),
+    epochs=4, evaluations=1, patience=9, checkpoint_every=3, stride=8,
 )  # fmt: skip
 
 
@@ -76,12 +77,18 @@ def test_the_best_span_is_the_best_of_all_valid_ones(start: list[float], end: li
     assert span.text and context[span.start : span.start + len(span.text)] == span.text
 
 
-def test_it_learns_and_reports(bert: Path, tmp_path: Path) -> None:
-    made = train(bert, tmp_path, TINY.model_copy(update={"epochs": 12}))
+def test_it_learns_and_reports_without_having_read_the_test_questions(bert: Path, tmp_path: Path) -> None:
+    unreadable = tiny_examples()
+    unreadable.loc[unreadable["split"] == "test", ["question", "context", "answers", "answer_starts"]] = None
+    made = train(bert, tmp_path, TINY.model_copy(update={"epochs": 12}), unreadable)
     assert made.facts["chosen"]["learning_rate"] == 5e-3 and made.facts["final_loss"] < 1.5
     result = qa_report(made, tiny_examples(), TINY, seed=0, identities=[])
-    assert result.value("f1") > 0.5 and result.value("leaked_groups") == 0
-    assert list(result.tables["hyper_parameters"]["learning_rate"]) == [5e-3, 1e-5] and len(result.per_example) == 4
+    assert result.value("f1") > 0.5 and result.value("leaked_groups") == 0 and len(result.per_example) == 4
+    study, curve = result.tables["hyper_parameters"], result.tables["learning_curve"]
+    assert list(study["learning_rate"]) == [5e-3, 1e-5] and list(study["origin"]) == ["given", "given"]
+    assert list(curve["questions"]) == [24 * (n + 1) for n in range(len(curve))] and result.value("dev_f1") == curve["dev_f1"].max()
+    assert result.plots.keys() == {"loss", "learning_curve", "search_history", "search_learning_rate", "search_batch_size"}
+    assert list(result.tables["by_type"]["type"]) == ["what"] and result.tables["by_type"]["n"].sum() == 4
 
 
 def test_wrong_labels_lower_the_score(bert: Path, tmp_path: Path) -> None:
@@ -89,49 +96,6 @@ def test_wrong_labels_lower_the_score(bert: Path, tmp_path: Path) -> None:
     wrong["answer_starts"], wrong["answers"] = [[0]] * len(wrong), [["the"]] * len(wrong)
     made = train(bert, tmp_path, TINY.model_copy(update={"epochs": 12}), wrong)
     assert qa_report(made, tiny_examples(), TINY, seed=0, identities=[]).value("f1") < 0.5
-
-
-RUN = """
-import signal
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertForQuestionAnswering, BertTokenizerFast  # once, and not in every run
-from curriculum.reading import training
-from tests.reading import test_reader as t
-real, calls = training._step, []
-def run(folder, dies_at):
-    def step(*args):
-        calls.append(1)
-        if len(calls) == dies_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args)
-    training._step = step
-    t.train(folder.parent / "bert", folder)
-"""
-
-
-def test_kill_9_and_resume_end_with_the_weights_of_an_uninterrupted_run(bert: Path, tmp_path: Path) -> None:
-    (tmp_path / "bert").symlink_to(bert)
-    whole, killed, resumed = outcomes(RUN, [(tmp_path / "whole", 0), (tmp_path / "killed", 17), (tmp_path / "killed", 0)])
-    assert (whole[0], killed[0], resumed[0]) == (0, -signal.SIGKILL, 0)
-    assert killed[1] >= {"checkpoints/trials.json", "checkpoints/checkpoint.safetensors"} and "out/model.safetensors" not in killed[1]
-    histories = [json.loads((tmp_path / n / "out" / "history.json").read_text())["loss"] for n in ("whole", "killed")]
-    assert histories[0] == histories[1]
-    first, second = ((tmp_path / n / "out" / "model.safetensors").read_bytes() for n in ("whole", "killed"))
-    assert first == second
-
-
-def test_finished_trials_are_not_run_again(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = [{"learning_rate": 1.0, "dev_f1": 0.1}, {"learning_rate": 2.0, "dev_f1": 0.9}]
-    (tmp_path / "trials.json").write_text(json.dumps(kept))
-    monkeypatch.setattr(training, "fine_tune", lambda *a, **k: pytest.fail("a finished trial ran again"))
-    frame = tiny_examples()
-    rows = training.run_trials(bert, frame, frame, TINY, seed=0, checkpoints=tmp_path, progress=lambda _: None, device="cpu")
-    assert rows == kept
-
-
-@given(st.lists(st.integers(5, 60), min_size=1, max_size=50), st.integers(1, 8), st.integers(1, 3))
-def test_every_window_is_seen_once_an_epoch(lengths: list[int], batch: int, epochs: int) -> None:
-    order = [w for b in plan(lengths, batch, epochs, seed=0) for w in b]
-    assert sorted(order) == sorted(list(range(len(lengths))) * epochs)
 
 
 def test_of_windows_without_the_answer_one_is_kept(bert: Path) -> None:
@@ -145,3 +109,18 @@ def test_a_saved_reader_answers_as_before(bert: Path, tmp_path: Path) -> None:
     train(bert, tmp_path)
     pairs = [("what is the color of the house ?", c) for c in tiny_examples()["context"][:6]]
     assert Reader.load(tmp_path / "out").answer(pairs) == Reader.load(tmp_path / "out").answer(pairs[:3]) + Reader.load(tmp_path / "out").answer(pairs[3:])
+
+
+def test_scores_by_type_of_question_carry_n_and_an_interval() -> None:
+    found = pd.DataFrame({"question": ["Who?", "By whom?", "In what year?", "Name it."], "f1": [1.0, 0.0, 0.5, 1.0], "exact_match": [1.0, 0.0, 0.0, 1.0]})
+    table = by_type(found).set_index("type")
+    assert list(table.index) == ["who", "other", "what"] and table.loc["who", ["n", "f1", "exact_match"]].tolist() == [2, 0.5, 0.5]
+    assert (table["f1_low"] <= table["f1"]).all() and (table["exact_match_high"] >= table["exact_match"]).all()
+    assert table.loc["who", "exact_match_low"] == pytest.approx(0.0126, abs=1e-4)  # Clopper-Pearson of 1 in 2
+
+
+@pytest.mark.parametrize(("question", "kind"), [
+    ("Whose idea was it?", "who"), ("To whom was it sold", "who"), ("In which year?", "which"), ("HOW many?", "how"), ("Somewhat odd, is it?", "other"),
+])  # fmt: skip
+def test_a_question_has_the_type_of_its_first_question_word(question: str, kind: str) -> None:
+    assert question_type(question) == kind
