@@ -73,7 +73,7 @@ def embed_passages(
     for collection, group in passages.groupby("collection"):
         texts, shards = contents(group), []
         for start in range(0, len(texts), SHARD):
-            shards.append(_shard(encoder, settings, texts[start : start + SHARD], checkpoints / f"{collection}-{start:09d}.safetensors"))
+            shards.append(encoded_shard(encoder, settings, texts[start : start + SHARD], checkpoints / f"{collection}-{start:09d}.safetensors"))
             progress(f"{collection}: {min(start + SHARD, len(texts))}/{len(texts)} passages")
         vectors = np.concatenate(shards)
         if not np.isfinite(vectors).all():
@@ -85,7 +85,7 @@ def embed_passages(
     return DirectoryArtifact(out, {"encoder": settings.encoder, "dimension": encoder.dimension, "passages": counts})
 
 
-def _shard(encoder: Encoder, settings: RetrievalSettings, texts: list[str], kept: Path) -> np.ndarray:
+def encoded_shard(encoder: Encoder, settings: RetrievalSettings, texts: list[str], kept: Path) -> np.ndarray:
     """The vectors of ``texts``: from ``kept`` where it holds exactly these texts by this encoder, else computed and kept there."""
     what = [settings.encoder, settings.passage_prompt, settings.max_tokens, texts]
     digest = text_digest(json.dumps(what))
@@ -105,18 +105,20 @@ def _shard(encoder: Encoder, settings: RetrievalSettings, texts: list[str], kept
 
 
 def build_dense(embeddings: DirectoryArtifact, out: Path) -> IndexArtifact:
-    """Exact inner-product indexes, ``out/COLLECTION/{index.faiss, ids.json}``.
+    """Exact inner-product indexes, ``out/COLLECTION/{index.faiss, ids.json}``, of the vectors of each collection, in one file or in shards.
 
     Raises:
         DataError: vectors and ids differ in number.
     """
     for folder in sorted(p for p in embeddings.path.iterdir() if p.is_dir()):
-        vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
-        ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
-        if len(ids) != len(vectors):
-            raise DataError(f"{folder} holds {len(vectors)} vectors for {len(ids)} ids; materialise passage_embeddings again")
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
+        ids, index = json.loads((folder / "ids.json").read_text(encoding="utf-8")), None
+        for shard in sorted(folder.glob("vectors*.safetensors")):
+            vectors = load_file(shard)["vectors"].numpy()
+            index = faiss.IndexFlatIP(vectors.shape[1]) if index is None else index
+            index.add(vectors)
+        if index is None or len(ids) != index.ntotal:
+            found = 0 if index is None else index.ntotal
+            raise DataError(f"{folder} holds {found} vectors for {len(ids)} ids; materialise passage_embeddings again")
         (out / folder.name).mkdir(parents=True)
         faiss.write_index(index, str(out / folder.name / "index.faiss"))
         (out / folder.name / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
