@@ -20,6 +20,7 @@ from curriculum.generation.settings import GeneratorSettings
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.transfer_settings import TransferSettings
 from curriculum.hardware import ComputeSettings
+from curriculum.ingest.settings import CorpusSettings
 from curriculum.long_context.settings import LongContextSettings
 from curriculum.parallel.settings import ParallelSettings
 from curriculum.prompting.settings import PromptingSettings
@@ -62,6 +63,7 @@ class Profile(BaseModel):
     milestones: dict[str, MilestoneSource] = Field(default_factory=dict)
     floors: list[Bar] = Field(default_factory=list)
     corpora: CorporaSettings = CorporaSettings()
+    corpus: CorpusSettings = CorpusSettings()
     tokenization: TokenizationSettings = TokenizationSettings()
     transformer: TransformerSettings = TransformerSettings()
     ablations: AblationSettings = AblationSettings()

@@ -17,6 +17,7 @@ from assets import (
     embedding,
     foundations,
     inference,
+    own_corpus,
     parallelism,
     prompting,
     rag,
@@ -30,7 +31,7 @@ from assets import (
 from curriculum.profile import load_profile
 from curriculum.syllabus import load_syllabus
 from pipelines.guardrails import bar_checks, regression_check, table_check
-from pipelines.jobs import LINEAGE, all_jobs
+from pipelines.jobs import LINEAGE, all_jobs, own_corpus_job
 from pipelines.progress import progress_logger
 from pipelines.promotions import promotions
 from pipelines.schedules import all_schedules, guardrails_job
@@ -55,13 +56,16 @@ def build_definitions(profile_name: str) -> dg.Definitions:
     syllabus, profile = load_syllabus(), load_profile(profile_name)
     fresh = os.environ.get("CURRICULUM_FRESH") == "1"
     return dg.Definitions(
-        assets=[*dg.load_assets_from_modules(ASSET_MODULES), *(make(profile) for make in rows.ROW_MAKERS.values()), *promotions(syllabus, profile)],
+        assets=[
+            *dg.load_assets_from_modules(ASSET_MODULES), *(make(profile) for make in rows.ROW_MAKERS.values()), *promotions(syllabus, profile),
+            *own_corpus.own_corpus_assets(profile),
+        ],
         asset_checks=[
             *bar_checks(syllabus, profile),
             *(regression_check(r) for r in syllabus.regressions),
             *(table_check(a, c) for a, c in TABLE_IDS.items()),
         ],
-        jobs=[*all_jobs(), guardrails_job()],
+        jobs=[*all_jobs(), *own_corpus_job(profile), guardrails_job()],
         schedules=all_schedules(),
         sensors=all_sensors(profile, LINEAGE),
         resources=build_resources(profile_name, home(), fresh=fresh),

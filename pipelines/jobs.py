@@ -12,6 +12,7 @@ from curriculum.rows.registry import ROW_STUDIES
 LINEAGE = "lineage"
 _PROGRESS = {"loggers": {"progress": {"config": {}}}}
 GROUPS = ("corpora", "foundations", "finetuning", "prompting", "search", "rag", "analysis")
+OWN, OWN_JOB = "own_corpus", "corpus"  # the group and the job of the user's own documents
 STUDIES = {"all_cases": "hallucination_report"}  # one deep study alone. job -> asset: the two may not share a name
 
 
@@ -31,6 +32,14 @@ class RowsJob(UnresolvedAssetJobDefinition):
         one = dg.BackfillPolicy.multi_run(1)
         assets = [each.with_attributes(backfill_policy=one) if each.backfill_policy else each for each in asset_graph.assets_defs]
         return super().resolve(AssetGraph.from_assets(assets), **more)
+
+
+def own_corpus_job(profile: Any) -> list[Any]:
+    """``corpus`` brings the index of the profile's own documents up to date and measures it; there is none where it names no corpus."""
+    if not profile.corpus.path:
+        return []
+    selection = dg.AssetSelection.groups(OWN).upstream()
+    return [dg.define_asset_job(OWN_JOB, selection=selection, description=f"The documents in {profile.corpus.path}.", config=_PROGRESS)]
 
 
 def all_jobs() -> list[Any]:

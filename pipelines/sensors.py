@@ -9,7 +9,7 @@ from assets.rows import OWN_CORPORA
 from curriculum.rows.registry import ROW_STUDIES, own_corpora
 from curriculum.sources import local_sources, stamp
 from curriculum.storage import digest_of
-from pipelines.jobs import rows_job
+from pipelines.jobs import OWN_JOB, rows_job
 from resources.alerts import Alerts
 
 OWN_CORPUS = "own_corpus_row"
@@ -54,9 +54,17 @@ def alert_on_failed_check(context: dg.RunStatusSensorContext, alerts: Alerts) ->
 
 def changed_files(profile: Any, job: str) -> dg.SensorDefinition:
     """A sensor on the profile's own files: when one is new, changed or gone, the lineage runs, and computes again what rests on it."""
-    watched = sorted(local_sources(profile.model_dump(mode="json", exclude={"rows"})))  # a corpus of one's own has a sensor of its own
+    # corpora of one's own have sensors of their own
+    return _watching("changed_files", sorted(local_sources(profile.model_dump(mode="json", exclude={"rows", "corpus"}))), job)
 
-    @dg.sensor(name="changed_files", job_name=job, minimum_interval_seconds=60, description=f"Watches {', '.join(watched)}.")
+
+def changed_documents(profile: Any) -> list[dg.SensorDefinition]:
+    """A sensor on the documents of the profile's corpus: when one is new, changed or gone, their index is brought up to date."""
+    return [_watching("changed_documents", [profile.corpus.path], OWN_JOB)] if profile.corpus.path else []
+
+
+def _watching(name: str, watched: list[str], job: str) -> dg.SensorDefinition:
+    @dg.sensor(name=name, job_name=job, minimum_interval_seconds=60, description=f"Watches {', '.join(watched)}.")
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         present = json.dumps({uri: stamp(uri) for uri in watched})
         if context.cursor == present:
@@ -98,4 +106,4 @@ def own_corpora_sensor(profile: Any) -> dg.SensorDefinition:
 
 def all_sensors(profile: Any, job: str) -> list[dg.SensorDefinition]:
     """Every sensor of the code location. Those on files are off until switched on."""
-    return [alert_on_failed_run, alert_on_failed_check, changed_files(profile, job), own_corpora_sensor(profile)]
+    return [alert_on_failed_run, alert_on_failed_check, changed_files(profile, job), own_corpora_sensor(profile), *changed_documents(profile)]

@@ -179,8 +179,17 @@ def read_beir(folder: Path) -> Beir:
     """
     refuse_links_out(folder)
     corpus = _beir_table(_beir_file(folder, "corpus.jsonl"), "doc_id", ("title", "text"))
+    return Beir(folder.name, corpus, *read_judgements(folder, set(corpus["doc_id"])))
+
+
+def read_judgements(folder: Path, documents: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The queries (query_id, text) and qrels (split, query_id, doc_id, grade) of a BEIR folder whose corpus has ``documents``.
+
+    Raises:
+        DataError: as :func:`read_beir`.
+    """
     queries = _beir_table(_beir_file(folder, "queries.jsonl"), "query_id", ("text",))
-    return Beir(folder.name, corpus, queries, _qrels(folder, set(queries["query_id"]), set(corpus["doc_id"])))
+    return queries, _qrels(folder, set(queries["query_id"]), documents)
 
 
 def _beir_file(folder: Path, name: str) -> Path:

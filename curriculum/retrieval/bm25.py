@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -24,19 +25,46 @@ def build_bm25(passages: pd.DataFrame, settings: RetrievalSettings, out: Path) -
     """
     if passages.empty:
         raise DataError("there are no passages to index")
+    counts = {str(name): add_passages(out / str(name), [group]) for name, group in passages.groupby("collection")}
+    return IndexArtifact(out, {"k1": settings.k1, "b": settings.b, "passages": counts})
+
+
+def add_passages(index: Path, batches: Iterable[pd.DataFrame], *, append: bool = False) -> int:
+    """Write the Lucene index of one collection, or add to the one that is there. How many passages were added."""
     prepare_java()
     from pyserini.index.lucene import LuceneIndexer
 
     quiet_java()
-    for collection, group in passages.groupby("collection"):
-        indexer = LuceneIndexer(str(out / collection), append=False, threads=1)
-        rows = zip(group["passage_id"], contents(group), strict=True)
+    indexer, count = LuceneIndexer(str(index), append=append, threads=1), 0
+    for batch in batches:
+        rows = zip(batch["passage_id"], contents(batch), strict=True)
         indexer.add_batch_dict([{"id": pid, "contents": text} for pid, text in rows])
-        indexer.close()
-    for lock in out.rglob("write.lock"):
-        lock.unlink()  # Lucene leaves it behind; an artifact is read only
-    counts = {str(name): len(group) for name, group in passages.groupby("collection")}
-    return IndexArtifact(out, {"k1": settings.k1, "b": settings.b, "passages": counts})
+        count += len(batch)
+    indexer.close()
+    _unlock(index)
+    return count
+
+
+def remove_passages(index: Path, ids: Iterable[str]) -> None:
+    """Take passages out of a Lucene index, whole: it then scores as if they had never been in it."""
+    prepare_java()
+    from jnius import autoclass
+
+    quiet_java()
+    lucene = "org.apache.lucene"
+    term, query = autoclass(f"{lucene}.index.Term"), autoclass(f"{lucene}.search.TermQuery")
+    folder = autoclass(f"{lucene}.store.FSDirectory").open(autoclass("java.nio.file.Paths").get(str(index)))
+    writer = autoclass(f"{lucene}.index.IndexWriter")(folder, autoclass(f"{lucene}.index.IndexWriterConfig")())
+    for pid in ids:
+        writer.deleteDocuments(query(term("id", pid)))
+    writer.forceMerge(1)  # until then the counts that BM25 weighs by hold what was removed
+    writer.close()
+    folder.close()
+    _unlock(index)
+
+
+def _unlock(index: Path) -> None:
+    (index / "write.lock").unlink(missing_ok=True)  # Lucene leaves it behind; an artifact is read only
 
 
 class Bm25Index:

@@ -75,7 +75,7 @@ def embed_passages(
     for collection, group in passages.groupby("collection"):
         texts, shards = contents(group), []
         for start in range(0, len(texts), SHARD):
-            shards.append(_shard(encoder, settings, texts[start : start + SHARD], checkpoints / f"{collection}-{start:09d}.safetensors"))
+            shards.append(encoded_shard(encoder, settings, texts[start : start + SHARD], checkpoints / f"{collection}-{start:09d}.safetensors"))
             progress(f"{collection}: {min(start + SHARD, len(texts))}/{len(texts)} passages")
         vectors = np.concatenate(shards)
         if not np.isfinite(vectors).all():
@@ -87,7 +87,7 @@ def embed_passages(
     return DirectoryArtifact(out, {"encoder": settings.encoder, "dimension": encoder.dimension, "passages": counts})
 
 
-def _shard(encoder: Encoder, settings: RetrievalSettings, texts: list[str], kept: Path) -> np.ndarray:
+def encoded_shard(encoder: Encoder, settings: RetrievalSettings, texts: list[str], kept: Path) -> np.ndarray:
     """The vectors of ``texts``: from ``kept`` where it holds exactly these texts by this encoder, else computed and kept there."""
     what = [settings.encoder, settings.passage_prompt, settings.max_tokens, texts]
     digest = text_digest(json.dumps(what))
@@ -107,19 +107,23 @@ def _shard(encoder: Encoder, settings: RetrievalSettings, texts: list[str], kept
 
 
 def build_dense(embeddings: DirectoryArtifact, out: Path, search: VectorSearchSettings | None = None) -> IndexArtifact:
-    """Inner-product indexes, ``out/COLLECTION/{index.faiss, ids.json}``: exact, or of the kind that ``search`` chooses for the collection's size.
+    """Inner-product indexes, ``out/COLLECTION/{index.faiss, ids.json}``, of vectors in one file or in shards.
+
+    Exact, or of the kind that ``search`` chooses for the collection's size.
 
     Raises:
         DataError: vectors and ids differ in number.
     """
     kinds: dict[str, str] = {}
     for folder in sorted(p for p in embeddings.path.iterdir() if p.is_dir()):
-        vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
-        ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
-        if len(ids) != len(vectors):
-            raise DataError(f"{folder} holds {len(vectors)} vectors for {len(ids)} ids; materialise passage_embeddings again")
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
+        ids, index = json.loads((folder / "ids.json").read_text(encoding="utf-8")), None
+        for shard in sorted(folder.glob("vectors*.safetensors")):
+            vectors = load_file(shard)["vectors"].numpy()
+            index = faiss.IndexFlatIP(vectors.shape[1]) if index is None else index
+            index.add(vectors)
+        if index is None or len(ids) != index.ntotal:
+            found = 0 if index is None else index.ntotal
+            raise DataError(f"{folder} holds {found} vectors for {len(ids)} ids; materialise passage_embeddings again")
         kinds[folder.name], index = chosen(index, search) if search else ("flat", index)
         (out / folder.name).mkdir(parents=True)
         faiss.write_index(index, str(out / folder.name / "index.faiss"))

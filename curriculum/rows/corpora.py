@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from curriculum.corpora.documents import first_sentence, split_of, text_digest
+from curriculum.corpora.documents import text_digest
 from curriculum.corpora.readers import Beir, read_beir, read_documents
 from curriculum.errors import DataError
+from curriculum.ingest.known_items import LEAST_ITEMS, LEAST_WORDS, choose_items, judgements
 from curriculum.results import Identity, StudyResult
 from curriculum.retrieval.bm25 import build_bm25
 from curriculum.retrieval.dense import Encoder, build_dense, embed_passages
 from curriculum.retrieval.hybrid import HybridRetriever
-from curriculum.retrieval.passages import beir_passages, chunk, without_summary
+from curriculum.retrieval.passages import beir_passages, chunk
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.retrieval.tracks import COLUMNS, beir_track
 from curriculum.rows.search import track_row
-
-_LEAST_WORDS, _LEAST_CHARACTERS, _LEAST_ITEMS = 6, 100, 4
 
 
 def read_corpus(name: str, folder: Path, settings: RetrievalSettings) -> Beir:
@@ -42,31 +41,25 @@ def known_items(name: str, documents: pd.DataFrame, settings: RetrievalSettings)
     Raises:
         DataError: too few documents begin with a sentence of their own.
     """
-    passages, queries, qrels = [], [], []
-    kept = documents.assign(order=documents["doc_id"].map(text_digest)).sort_values("order").itertuples()
-    firsts = {d.doc_id: first_sentence(text) for d in documents.itertuples() for _, text in [next(chunk(d.text, settings.passage_words), ("", ""))]}
-    everything = "\0".join(" ".join(text.lower().split()) for text in documents["text"])
-    for document in kept:
-        pieces = list(chunk(document.text, settings.passage_words))
-        if len(passages) + len(pieces) > settings.max_passages:
+    rows: list[dict[str, object]] = []
+    for document in documents.assign(order=documents["doc_id"].map(text_digest)).sort_values("order").itertuples():
+        pieces = list(enumerate(chunk(document.text, settings.passage_words)))
+        if len(rows) + len(pieces) > settings.max_passages:
             break
-        sentence = firsts[document.doc_id]
-        rest = without_summary(pieces[0][1], sentence) if pieces and sentence else ""
-        alone = everything.count(" ".join(sentence.lower().split())) == 1
-        item = len(sentence.split()) >= _LEAST_WORDS and len(rest) >= _LEAST_CHARACTERS and alone and len(queries) < 2 * settings.max_queries
-        for number, (section, text) in enumerate(pieces):
-            text = rest if item and number == 0 else text
-            passages.append({"doc_id": f"{document.doc_id}:{number}", "title": section, "text": text})
-        if item:
-            split = split_of(f"split of {document.doc_id}", {"dev": 0.5, "test": 0.5})
-            queries.append({"query_id": document.doc_id, "text": sentence})
-            qrels.append({"split": split, "query_id": document.doc_id, "doc_id": f"{document.doc_id}:0", "grade": 1})
-    if len(queries) < _LEAST_ITEMS or not any(row["split"] == "test" for row in qrels):
+        rows += [{"doc_id": document.doc_id, "position": at, "title": section, "section": "", "text": text} for at, (section, text) in pieces]
+    passages = pd.DataFrame(rows, columns=["doc_id", "position", "title", "section", "text"])
+    items = choose_items(lambda: iter([passages]), 2 * settings.max_queries).items
+    queries, qrels = judgements(items)
+    if len(queries) < LEAST_ITEMS or not (qrels["split"] == "test").any():
         raise DataError(
-            f"the corpus '{name}' gives {len(queries)} known items and needs {_LEAST_ITEMS}, one of them for the test: only a document "
-            f"that begins with a sentence of its own of {_LEAST_WORDS} words or more is one; add documents, or give the folder BEIR's layout"
+            f"the corpus '{name}' gives {len(queries)} known items and needs {LEAST_ITEMS}, one of them for the test: only a document "
+            f"that begins with a sentence of its own of {LEAST_WORDS} words or more is one; add documents, or give the folder BEIR's layout"
         )
-    return Beir(name, pd.DataFrame(passages), pd.DataFrame(queries), pd.DataFrame(qrels))
+    left = {item.doc_id: item.passage["text"] for item in items}
+    first = (passages["position"] == 0) & passages["doc_id"].isin(left)
+    passages["text"] = passages["text"].where(~first, passages["doc_id"].map(left))
+    passages["doc_id"] = passages["doc_id"] + ":" + passages["position"].astype(str)
+    return Beir(name, passages, queries, qrels.assign(doc_id=qrels["doc_id"] + ":0"))
 
 
 def corpus_row(
