@@ -20,14 +20,16 @@ _CONFIG = "cross_encoder.json"
 class CrossEncoder:
     """A one-logit sequence-pair classifier with its tokenizer.
 
-    ``max_length`` bounds the tokens of a pair; when it is exceeded the longer of the two texts is cut first.
+    ``max_length`` bounds the tokens of a pair; when it is exceeded the longer of the two texts is cut first. ``precision`` is
+    that of the products in :meth:`score`: "float32", or "bfloat16" by autocast, whose 8 bits of mantissa move a logit by some 0.4%.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_length: int, device: str = "cpu") -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, max_length: int, device: str = "cpu", precision: str = "float32") -> None:
         self.model = model.to(device)
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.device = device
+        self.precision = precision
 
     @classmethod
     def start(cls, directory: Path, *, max_length: int, seed: int, device: str = "cpu") -> CrossEncoder:
@@ -84,15 +86,20 @@ class CrossEncoder:
         return self.model(**batch).logits.squeeze(-1).float()
 
     @torch.inference_mode()
-    def score(self, pairs: Sequence[Pair], batch_size: int = 32) -> np.ndarray:
-        """Logits [n] (float32) of ``pairs``, in their order. Batches are cut by length, so that padding costs little."""
+    def score(self, pairs: Sequence[Pair], batch_size: int | None = None) -> np.ndarray:
+        """Logits [n] (float32) of ``pairs``, in their order. Batches are cut by length, so that padding costs little.
+
+        ``batch_size`` None: 4 on a CPU, where small batches are the faster ones (their activations stay in the cache), else 64.
+        """
         self.model.eval()
+        batch_size = batch_size or (4 if self.device == "cpu" else 64)
         encoded = self.encode(pairs)
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]["input_ids"]))
         scores = np.zeros(len(encoded), dtype=np.float32)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            scores[chosen] = self.logits([encoded[i] for i in chosen]).cpu().numpy()
+            with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"):
+                scores[chosen] = self.logits([encoded[i] for i in chosen]).cpu().numpy()
         return scores
 
 

@@ -22,4 +22,4 @@ class CrossEncoderSettings(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="of every layer while training; 0 learns fastest in one short epoch")
     frozen_layers: int = Field(0, ge=0, description="embeddings and this many lowest layers keep their weights; 0 trains all")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
-    score_batch_size: int = Field(32, ge=1, description="pairs a batch when scoring")
+    score_batch_size: int | None = Field(None, ge=1, description="pairs a batch when scoring; null: 4 on a CPU, 64 on a GPU")

@@ -25,7 +25,7 @@ class Reranker:
     A weight of 1 trusts the cross-encoder alone, 0 leaves the first stage as it is. It is chosen on dev queries.
     """
 
-    def __init__(self, encoder: CrossEncoder, *, weight: float = 1.0, batch_size: int = 32) -> None:
+    def __init__(self, encoder: CrossEncoder, *, weight: float = 1.0, batch_size: int | None = None) -> None:
         self.encoder = encoder
         self.weight = weight
         self.batch_size = batch_size

@@ -86,6 +86,7 @@ class Bundles:
             once(name, versions[name], lambda name=name, kind=kind: kind.load(self._path(name, versions), self._device))
             for name, kind in (("promoted_reranker", Reranker), ("promoted_verifier", SupportVerifier))
         )
+        reranker.encoder.precision = self._profile.serving.reranker_precision
         write = once("writer", versions.get("promoted_reader", ""), lambda: self._writer(versions))
         chosen = self._profile.rag.support_threshold
         threshold = verifier.threshold if chosen is None else chosen

@@ -26,5 +26,8 @@ class ServingSettings(BaseModel):
     search_seconds: float = Field(20.0, gt=0, description="a search that takes longer, with its wait, is given up with 504")
     ask_seconds: float = Field(120.0, gt=0, description="likewise the answer to a question")
     poll_seconds: float = Field(5.0, gt=0, description="how often the store is asked for newly promoted versions")
+    reranker_precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 takes a CPU with AVX-512 BF16 or AMX little more than half the time, and any other longer"
+    )
     threads: int = Field(1, ge=0, description="threads of one model call; 0: one a core")
     kept_answers: int = Field(2000, ge=1, description="answers that feedback can still name, newest kept")

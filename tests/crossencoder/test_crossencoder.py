@@ -114,6 +114,16 @@ def test_score_does_not_depend_on_batching_and_survives_saving(bert: Path, tmp_p
     assert encoder.score([]).shape == (0,)
 
 
+def test_bfloat16_rounds_a_score_and_no_more(bert: Path) -> None:
+    encoder = CrossEncoder.start(bert, max_length=24, seed=2)
+    pairs = [("cat", "the cat is red " * n) for n in (4, 1, 3, 2, 1)]
+    exact = encoder.score(pairs)
+    encoder.precision = "bfloat16"
+    rounded = encoder.score(pairs)
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+
+
 def test_frozen_layers_keep_their_weights(bert: Path, tmp_path: Path) -> None:
     encoder = CrossEncoder.start(bert, max_length=24, seed=2)
     before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
