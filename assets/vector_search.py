@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from curriculum.results import StudyResult
 
 
-@lineage_asset(group="search", kinds={"faiss"}, settings=("vector_search", "retrieval"), topics=("semantic_search",), deep=True)
+@lineage_asset(group="search", kinds={"faiss"}, settings=("vector_search", "retrieval"), topics=("semantic_search",), pool="gpu", deep=True)
 def vector_index_study(
     lab: Lab, passage_embeddings: DirectoryArtifact, dense_index: IndexArtifact, retrieval_tracks: pd.DataFrame
 ) -> StudyResult:
