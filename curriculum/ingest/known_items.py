@@ -1,4 +1,4 @@
-"""Known items of a corpus without judgements: documents whose first sentence, taken out of its passage, is a query for it."""
+"""Known items of a corpus without judgements: documents one of whose sentences, taken out of its passage, is a query for it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import heapq
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from curriculum.corpora.documents import first_sentence, split_of, text_digest
-from curriculum.retrieval.passages import contents, without_summary
+from curriculum.corpora.documents import split_of, text_digest
+from curriculum.grounding.sentences import sentences
+from curriculum.retrieval.passages import contents
 
-LEAST_WORDS, LEAST_CHARACTERS, LEAST_ITEMS = 6, 100, 4
+LEAST_WORDS, MOST_WORDS, LEAST_CHARACTERS, LEAST_ITEMS = 6, 40, 100, 4
+_PROSE = re.compile(r"[\"'(]?\w.*[.!?][\"')]*", re.DOTALL)  # not a heading, a row of a table or a piece of code
 
 
 @dataclass(frozen=True, order=True)
 class Item:
-    """A document that can be asked for. ``passage`` is its first passage without the sentence; items are in an order by hash."""
+    """A document that can be asked for. ``passage`` is one of its passages without the sentence; items are in an order by hash."""
 
     order: str
     query: str
@@ -32,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True)
 class KnownItems:
-    """The chosen items, of ``fit`` documents that begin with a sentence long enough, of ``documents`` in all."""
+    """The chosen items, of ``fit`` documents that have a sentence long enough, of ``documents`` in all."""
 
     items: list[Item]
     fit: int
@@ -42,8 +45,8 @@ class KnownItems:
 def choose_items(batches: Callable[[], Iterator[pd.DataFrame]], count: int) -> KnownItems:
     """At most ``count`` items, by hash. ``batches`` reads the passages anew each time: the text is never in memory whole.
 
-    A sentence makes an honest query where it has six words, stands nowhere else in the corpus (titles too), and leaves a hundred
-    characters in its passage that can be found.
+    A sentence makes an honest query where it has 6 to 40 words, stands nowhere else in the corpus (titles too), and leaves a hundred
+    characters in its passage that can be found. Of a document's passages that begin with one, or hold one further on, a hash chooses.
     """
     seen = {"fit": 0, "documents": 0}
     candidates = heapq.nsmallest(2 * count, _candidates(batches(), seen))  # half of them to spare, for sentences that stand twice
@@ -57,14 +60,33 @@ def choose_items(batches: Callable[[], Iterator[pd.DataFrame]], count: int) -> K
 
 
 def _candidates(batches: Iterator[pd.DataFrame], seen: dict[str, int]) -> Iterator[Item]:
-    for batch in batches:
-        for passage in batch[batch["position"] == 0].to_dict("records"):
-            seen["documents"] += 1
-            sentence = first_sentence(passage["text"])
-            rest = without_summary(passage["text"], sentence) if sentence else ""
-            if len(sentence.split()) >= LEAST_WORDS and len(rest) >= LEAST_CHARACTERS:
+    """One of each document that has any; the passages of a document stand together."""
+    passages = (passage for batch in batches for passage in batch.to_dict("records"))
+    for doc_id, own in groupby(passages, key=lambda passage: passage["doc_id"]):
+        seen["documents"] += 1
+        for passage in sorted(own, key=lambda passage: text_digest(f"{doc_id}:{passage['position']}")):
+            sentence, rest = _taken_out(passage["text"])
+            if sentence:
                 seen["fit"] += 1
-                yield Item(text_digest(passage["doc_id"]), sentence, passage | {"text": rest})
+                yield Item(text_digest(doc_id), sentence, passage | {"text": rest})
+                break
+
+
+def _taken_out(text: str) -> tuple[str, str]:
+    """The first sentence of prose that can be a query, on one line, and the text without it; ("", "") where there is none."""
+    for sentence in sentences(text):
+        if LEAST_WORDS <= len(sentence.split()) <= MOST_WORDS and _PROSE.fullmatch(sentence):
+            before, _, after = _parted(text, sentence)
+            rest = " ".join(part for part in (before.strip(), after.strip()) if part)
+            if len(rest) >= LEAST_CHARACTERS:
+                return sentence, rest
+    return "", ""
+
+
+def _parted(text: str, sentence: str) -> tuple[str, str, str]:
+    found = re.search(r"\s+".join(map(re.escape, sentence.split())), text)
+    assert found is not None, sentence  # it was cut out of this very text
+    return text[: found.start()], found.group(), text[found.end() :]
 
 
 def judgements(items: list[Item]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -55,7 +55,7 @@ def corpus_report(
     """Both legs and every fusion over the whole corpus. ``work`` takes a copy of the index, in which known items lack their sentence.
 
     Raises:
-        DataError: no judged test query, or too few documents that begin with a sentence of their own.
+        DataError: no judged test query, or too few documents that have a sentence of their own.
     """
     known = None if corpus.documents.facts["beir"] else _known_items(corpus, 2 * settings.max_queries)
     queries, qrels = judgements(known.items) if known else read_judgements(corpus.folder, _ids(corpus))
@@ -92,8 +92,8 @@ def _known_items(corpus: Corpus, count: int) -> KnownItems:
     if len(known.items) < LEAST_ITEMS or not tests:
         raise DataError(
             f"the corpus '{corpus.name}' gives {len(known.items)} known items, {tests} of them for the test, and needs {LEAST_ITEMS} and 1: "
-            f"only a document that begins with a sentence of its own of {LEAST_WORDS} words or more is one; add documents, or queries and "
-            "judgements in BEIR's layout. The index itself is made"
+            f"only a document with a sentence of {LEAST_WORDS} words or more that stands nowhere else is one; add documents, or queries "
+            "and judgements in BEIR's layout. The index itself is made"
         )
     return known
 
@@ -158,7 +158,7 @@ def _said(known: KnownItems | None, counts: dict[str, int]) -> str:
     if known is None:
         return f"{size} The queries and judgements are the folder's own; what nobody judged counts as wrong."
     return (
-        f"{size} The folder has no judgements, so {len(known.items)} known items stand in: first sentences of documents, taken out of them. "
+        f"{size} The folder has no judgements, so {len(known.items)} known items stand in: sentences of documents, taken out of them. "
         "They are an author's words and not a user's, and have one right passage each: they tell whether search works and which of two "
         "systems is better where the difference is above detectable_difference, and not how good it is for those who will ask. "
         "Fifty real queries with judgements in BEIR's layout say more."

@@ -34,12 +34,12 @@ def read_corpus(name: str, folder: Path, settings: RetrievalSettings) -> Beir:
 
 
 def known_items(name: str, documents: pd.DataFrame, settings: RetrievalSettings) -> Beir:
-    """Passages of ``documents``, and for every document whose first sentence stands nowhere else that sentence as a query.
+    """Passages of ``documents``, and for every document one of whose sentences stands nowhere else that sentence as a query.
 
     The sentence is taken out of its passage, which is then the one to be found. Half of the queries are for development, by hash.
 
     Raises:
-        DataError: too few documents begin with a sentence of their own.
+        DataError: too few documents have a sentence of their own.
     """
     rows: list[dict[str, object]] = []
     for document in documents.assign(order=documents["doc_id"].map(text_digest)).sort_values("order").itertuples():
@@ -53,13 +53,13 @@ def known_items(name: str, documents: pd.DataFrame, settings: RetrievalSettings)
     if len(queries) < LEAST_ITEMS or not (qrels["split"] == "test").any():
         raise DataError(
             f"the corpus '{name}' gives {len(queries)} known items and needs {LEAST_ITEMS}, one of them for the test: only a document "
-            f"that begins with a sentence of its own of {LEAST_WORDS} words or more is one; add documents, or give the folder BEIR's layout"
+            f"with a sentence of {LEAST_WORDS} words or more that stands nowhere else is one; add documents, or give the folder BEIR's layout"
         )
-    left = {item.doc_id: item.passage["text"] for item in items}
-    first = (passages["position"] == 0) & passages["doc_id"].isin(left)
-    passages["text"] = passages["text"].where(~first, passages["doc_id"].map(left))
     passages["doc_id"] = passages["doc_id"] + ":" + passages["position"].astype(str)
-    return Beir(name, passages, queries, qrels.assign(doc_id=qrels["doc_id"] + ":0"))
+    asked = {item.doc_id: f"{item.doc_id}:{item.passage['position']}" for item in items}
+    left = {asked[item.doc_id]: item.passage["text"] for item in items}
+    passages["text"] = passages["doc_id"].map(left).fillna(passages["text"])
+    return Beir(name, passages, queries, qrels.assign(doc_id=qrels["doc_id"].map(asked)))
 
 
 def corpus_row(

@@ -130,6 +130,16 @@ def batches(texts: dict[str, str], title: str = "") -> Callable[[], Any]:
     return lambda: iter([pd.DataFrame(rows[:2]), pd.DataFrame(rows[2:])])
 
 
+def test_a_known_item_may_come_from_any_passage_and_is_prose() -> None:
+    table = "# The crane's table of weights\n\n| a | b of the six words here. |\n\nx = [1, 2, 3]\n" + "one two three four five six seven\n" * 9
+    told = f"{table}\nThe crane dances in the marsh\nat first light. {'Left to be found by those who ask for it ' * 4}"
+    rows = [{"passage_id": f"c/crane#{n}", "collection": "c", "doc_id": "crane", "title": "", "section": "", "text": text, "position": n}
+            for n, text in enumerate([table, told])]  # fmt: skip
+    (item,) = choose_items(lambda: iter([pd.DataFrame(rows)]), 10).items
+    assert item.query == "The crane dances in the marsh at first light." and item.passage["passage_id"] == "c/crane#1"
+    assert "dances" not in item.passage["text"] and item.passage["text"].startswith("# The crane's") and item.passage["text"].endswith("ask for it")
+
+
 def test_a_known_item_is_a_sentence_that_stands_nowhere_else() -> None:
     rest = "More is said of it in a hundred characters or so, which is what is left to be found by those who ask. " * 2
     texts = {
@@ -138,7 +148,7 @@ def test_a_known_item_is_a_sentence_that_stands_nowhere_else() -> None:
         "bare": "A sentence with nothing at all after it.",
     }  # fmt: skip
     known = choose_items(batches(texts), 10)
-    assert {item.doc_id for item in known.items} == {"good", "other"} and (known.fit, known.documents) == (3, 5)
+    assert {item.doc_id for item in known.items} == {"good", "other"} and (known.fit, known.documents) == (4, 5)  # "short" offers what the others hold too
     item = next(item for item in known.items if item.doc_id == "good")
     assert item.query == "The heron stands still in shallow water." and item.passage["text"] == rest.strip() and 0 <= overlap(item) < 0.2
     named = choose_items(batches(texts, title="The heron stands still in shallow water."), 10)  # the title would give it away
