@@ -81,9 +81,12 @@ def _states(profile_name: str) -> Any:
     return States(home() / "runs" / loaded.name, _store(loaded), Baselines(loaded.name))
 
 
-def _close(profile_name: str, run_succeeded: bool) -> int:
-    """Print the closing table, render the card from what the store holds, and return the gate's exit code."""
-    from curriculum.evaluation.gate import exit_code, milestone_rows
+def _close(profile_name: str, run_succeeded: bool, whole: bool = True) -> int:
+    """Print the closing table, render the card from what the store holds, and return the gate's exit code.
+
+    Of a run that was not to make everything (``whole`` false), what was never made is not missing.
+    """
+    from curriculum.evaluation.gate import exit_code, milestone_rows, of_made
     from curriculum.profile import load_profile
     from curriculum.report.card import changes_since, judgements, write_card
     from curriculum.report.table import print_tables
@@ -93,15 +96,18 @@ def _close(profile_name: str, run_succeeded: bool) -> int:
     store = _store(profile)
     held, changes = judgements(syllabus, profile, store), changes_since(syllabus, profile, store)
     card = write_card(syllabus, profile, store, home() / f"report_card_{profile.name}.html")
+    rows = milestone_rows(syllabus, profile, store)
+    if not whole:
+        rows, held, changes = of_made(store, rows, held, changes)
     code = exit_code(list(held.values()), run_succeeded, changes)
-    print_tables(milestone_rows(syllabus, profile, store), held, changes, card, code)
+    print_tables(rows, held, changes, card, code)
     return code
 
 
 @app.command()
 def run(
     profile: ProfileOption = "starter",
-    job: Annotated[str, typer.Option(help="lineage (everything) or a group: corpora, foundations, search, ...")] = "lineage",
+    job: Annotated[str, typer.Option(help="lineage (everything), a group (corpora, foundations, search, ...) or corpus (your own)")] = "lineage",
     fresh: Annotated[bool, typer.Option(help="compute everything again instead of reusing what nothing changed")] = False,
 ) -> None:
     """Materialise the lineage, then print the milestones and exit with the gate's code."""
@@ -112,7 +118,7 @@ def run(
     finished = subprocess.run(command, cwd=PROJECT, env=_environment(profile, fresh), check=False)
     if finished.returncode == 0:
         _states(profile).keep()
-    raise typer.Exit(_close(profile, finished.returncode == 0))
+    raise typer.Exit(_close(profile, finished.returncode == 0, whole=job == "lineage"))
 
 
 @app.command()

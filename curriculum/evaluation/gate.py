@@ -161,6 +161,15 @@ def milestone_rows(syllabus: Syllabus, profile: Any, store: ArtifactStore) -> li
     return rows
 
 
+def of_made(
+    store: ArtifactStore, rows: list[MilestoneRow], held: dict[str, Judgement], changes: list[Change]
+) -> tuple[list[MilestoneRow], dict[str, Judgement], list[Change]]:
+    """Of the milestones, judgements and changes those whose asset has a version: a run of a part says nothing of the others."""
+    made = {name: j for name, j in held.items() if j.made}
+    known = [c for c in changes if store.manifest(c.regression.asset) is not None]
+    return [row for row in rows if any(j.made for j in row.values)], made, known
+
+
 def exit_code(judgements: list[Judgement], run_succeeded: bool = True, changes: Iterable[Change] = ()) -> int:
     """1: a blocking bar failed, or a score regressed. 2: neither, but the run broke or left a bar without a value. 0: all is well."""
     blocking = [j.verdict for j in judgements if j.bar.blocking]

@@ -28,7 +28,8 @@ def print_tables(rows: list[MilestoneRow], held: dict[str, Judgement], changes: 
     for row in rows:
         *cells, verdict = row_cells(row)
         table.add_row(*cells, f"[{_STYLES[verdict]}]{verdict}[/]")
-    console.print(table)
+    if rows:
+        console.print(table)
     print_changes(changes, "baseline", "now")
     run = {name: j for name, j in held.items() if j.verdict is not Verdict.NOT_RUN}
     wrong = {name: j for name, j in run.items() if j.verdict is not Verdict.PASSED}

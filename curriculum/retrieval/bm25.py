@@ -48,6 +48,7 @@ def add_passages(index: Path, batches: Iterable[pd.DataFrame], *, append: bool =
 def remove_passages(index: Path, ids: Iterable[str]) -> None:
     """Take passages out of a Lucene index, whole: it then scores as if they had never been in it."""
     prepare_java()
+    import pyserini.index.lucene  # noqa: F401  puts Lucene on Java's class path, which is fixed once Java has started
     from jnius import autoclass
 
     quiet_java()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curriculum.errors import UserError
-from curriculum.evaluation.gate import Verdict, active_bars, exit_code, judge, judge_stored, judge_value, milestone_rows
+from curriculum.evaluation.gate import Verdict, active_bars, exit_code, judge, judge_stored, judge_value, milestone_rows, of_made
 from curriculum.profile import load_profile
 from curriculum.results import Metric, StudyResult
 from curriculum.storage import ArtifactStore, Manifest
@@ -119,6 +119,17 @@ def test_a_deep_study_holds_nothing_up_before_its_first_run_and_is_held_after_it
     assert judge_stored(deep, store).verdict is Verdict.FAILED and exit_code([judge_stored(deep, store)]) == 1
     other = judge_stored(deep.model_copy(update={"metric": "other"}), store)
     assert other.verdict is Verdict.MISSING and exit_code([other]) == 2
+
+
+def test_a_run_of_a_part_is_not_told_what_it_was_never_to_make(tmp_path: Path) -> None:
+    store, syllabus, profile = ArtifactStore(str(tmp_path)), load_syllabus(), load_profile("starter")
+    held = {name: judge_stored(bar, store) for name, bar in active_bars(syllabus, profile).items()}
+    rows = milestone_rows(syllabus, profile, store)
+    assert exit_code(list(held.values())) == 2 and of_made(store, rows, held, []) == ([], {}, [])
+    _put(store, "qa_report", f1=0.01)
+    held["floor_qa_report_f1"] = judge_stored(active_bars(syllabus, profile)["floor_qa_report_f1"], store)
+    rows, made, _ = of_made(store, milestone_rows(syllabus, profile, store), held, [])
+    assert [row.title for row in rows] == ["Reader"] and list(made) == ["floor_qa_report_f1"] and exit_code(list(made.values())) == 1
 
 
 def test_a_bar_on_a_row_that_was_never_made_waits_and_one_on_a_row_without_the_metric_does_not(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from curriculum.retrieval.bm25 import Bm25Index, build_bm25
 from curriculum.retrieval.settings import RetrievalSettings
 from tests.retrieval.small import table
 
+ROOT = Path(__file__).parents[2]
 TEXTS = {"p1": "zebra quagga zebra okapi", "p2": "okapi gnu", "p3": "gnu gnu gnu kudu eland oryx", "p4": "kudu"}
 
 
@@ -89,3 +93,13 @@ def test_an_old_java_gives_way_to_the_packaged_one_and_without_it_the_error_says
     monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SourceError, match="Java 21"):
         java.java_home()
+
+
+def test_passages_are_removed_by_a_process_that_has_not_used_lucene_yet(index: Path, tmp_path: Path) -> None:
+    shutil.copytree(index, tmp_path / "copy")
+    code = "import sys, pathlib; from curriculum.retrieval.bm25 import remove_passages; remove_passages(pathlib.Path(sys.argv[1]), ['p2'])"
+    command = [sys.executable, "-c", code, str(tmp_path / "copy" / "project")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = [[pid for pid, _ in Bm25Index(root, "project").search(["okapi gnu"], 5)[0]] for root in (index, tmp_path / "copy")]
+    assert sorted(found[0]) == ["p1", "p2", "p3"] and sorted(found[1]) == ["p1", "p3"]
