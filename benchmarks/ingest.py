@@ -123,25 +123,24 @@ def fitted(sizes: list[int], values: list[float]) -> tuple[float, float]:
     return exponent, values[-1] * (100_000 / sizes[-1]) ** exponent
 
 
-def report(runs: list[dict[str, Any]]) -> None:
-    """A table of the stages, and the growth."""
+def report(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Prints a table of the stages; the growth, where there is more than one size."""
     for run in runs:
         counts = run["first"]["counts"]
-        print(f"\n{counts['documents']} documents, {counts['passages']} passages; {run['base_mib']:.0f} MiB resident before")
-        print(f"{'stage':12} {'seconds':>9} {'peak MiB':>9} {'again, s':>9} {'peak MiB':>9}")
+        print(f"\n{counts['documents']} documents, {counts['passages']} passages; {run['base_mib']:.0f} MiB resident before", file=sys.stderr)
+        print(f"{'stage':12} {'seconds':>9} {'peak MiB':>9} {'again, s':>9} {'peak MiB':>9}", file=sys.stderr)
         for stage in STAGES:
             first, again = run["first"][stage], run["again"][stage]
-            print(f"{stage:12} {first['seconds']:9.2f} {first['peak_mib']:9.0f} {again['seconds']:9.2f} {again['peak_mib']:9.0f}")
-        whole, part = total(run["first"], "seconds"), total(run["again"], "seconds")
-        print(f"{'all':12} {whole:9.2f} {'':9} {part:9.2f}   again/first {part / whole:.3f} ({run['again']['counts']['encoded']} passages encoded)")
+            print(f"{stage:12} {first['seconds']:9.2f} {first['peak_mib']:9.0f} {again['seconds']:9.2f} {again['peak_mib']:9.0f}", file=sys.stderr)
+    found = {"changed_over_first": total(runs[-1]["again"], "seconds") / total(runs[-1]["first"], "seconds")}
     if len(runs) > 1:
         sizes = [run["documents"] for run in runs]
         grown = [max(1.0, total(run["first"], "peak_mib") - run["base_mib"]) for run in runs]
         slope = (grown[-1] - grown[0]) / (sizes[-1] - sizes[0])
         exponent, seconds = fitted(sizes, [total(run["first"], "seconds") for run in runs])
-        print(f"\nseconds grow with exponent {exponent:.2f}: {seconds:.0f} s at 100,000 documents")
         memory = runs[-1]["base_mib"] + grown[-1] + slope * (100_000 - sizes[-1])
-        print(f"memory grows by {1000 * slope:.1f} MiB a 1,000 documents: {memory / 1024:.2f} GiB at 100,000")
+        found |= {"seconds_exponent": exponent, "seconds_at_100k": seconds, "gib_at_100k": memory / 1024}
+    return found
 
 
 def main() -> None:
@@ -156,12 +155,12 @@ def main() -> None:
         print(json.dumps(measure(asked.one, asked.encoder, asked.changed, asked.threads)))
         return
     same = ["--encoder", asked.encoder, "--changed", str(asked.changed), "--threads", str(asked.threads)]
-    print(f"{describe_hardware('cpu')}, {asked.threads} thread, encoder {asked.encoder}")
     runs = []
     for size in map(int, asked.sizes.split(",")):
         done = subprocess.run([sys.executable, __file__, "--one", str(size), *same], check=True, capture_output=True, text=True)
         runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    report(runs)
+    facts = {"hardware": describe_hardware("cpu"), "threads": asked.threads, "encoder": asked.encoder, "changed": asked.changed}
+    print(json.dumps({**facts, **report(runs), "runs": runs}, indent=1))
 
 
 if __name__ == "__main__":

@@ -88,8 +88,9 @@ class Bm25Index:
 
         A query of stop words alone, or without words, has no hits.
         """
-        if not queries:
-            return []
         ids = [str(i) for i in range(len(queries))]
-        found = self._searcher.batch_search(queries, ids, k=k, threads=self._threads)
+        if len(queries) > 1:
+            found = self._searcher.batch_search(queries, ids, k=k, threads=self._threads)
+        else:  # without the pool of threads that a batch starts: half the time
+            found = {i: self._searcher.search(query, k=k) for i, query in zip(ids, queries, strict=True)}
         return [sorted(((h.docid, float(h.score)) for h in found.get(i, [])), key=lambda hit: (-hit[1], hit[0])) for i in ids]

@@ -40,7 +40,7 @@ class Encoder:
         self._model.max_seq_length = min(settings.max_tokens, self._model.max_seq_length or settings.max_tokens)
         self._settings, similarity = settings, self._model.similarity_fn_name
         self._how: dict[str, Any] = {
-            "batch_size": settings.batch_size, "convert_to_numpy": True, "show_progress_bar": False,
+            "batch_size": settings.batch_size or (8 if device == "cpu" else 64), "convert_to_numpy": True, "show_progress_bar": False,
             "normalize_embeddings": getattr(similarity, "value", similarity) != "dot",
         }
 

@@ -26,6 +26,6 @@ class RetrievalSettings(BaseModel):
     query_prompt: str | None = Field(None, description="put before a query ('query: ' for E5); null: what the model's own files say")
     passage_prompt: str | None = Field(None, description="put before a passage ('passage: ' for E5); null: what the model's files say")
     max_tokens: int = Field(256, gt=8, description="a longer passage is cut by the encoder")
-    batch_size: int = Field(64, gt=0, description="texts the encoder takes at once")
+    batch_size: int | None = Field(None, gt=0, description="texts the encoder takes at once; null: 8 on a CPU, whose caches they fit, 64 on a GPU")
     depth: int = Field(100, gt=0, description="hits each leg gives to the fusion")
     headline_track: str = Field("notes", description="the track whose test nDCG@10 is the milestone's or the floor's")

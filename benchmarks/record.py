@@ -1,0 +1,120 @@
+"""Run a race, keep what it printed under ``results/benchmarks/``, and write the table of them all, ``docs/benchmarks.md``.
+
+python benchmarks/record.py NAME [arguments of benchmarks/NAME.py]      one race; none: the table alone
+
+A figure is a path into what the race prints. Where it has an aim, the table says whether it was met; a missed one stays in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "results" / "benchmarks", ROOT / "docs" / "benchmarks.md"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: what, where it stands in the output, and what it should be."""
+
+    what: str
+    path: str
+    most: float | None = None
+    least: float | None = None
+    unit: str = ""
+
+    def row(self, found: Any) -> str | None:
+        """The line; None where the race printed no such figure (its peer was not installed, or that part was not run)."""
+        for key in self.path.split("."):
+            if not isinstance(found, dict) or key not in found:
+                return None
+            found = found[key]
+        aim = f"<= {self.most:g}" if self.most is not None else f">= {self.least:g}" if self.least is not None else ""
+        met = (self.most is None or found <= self.most) and (self.least is None or found >= self.least)
+        return f"| {self.what} | {found:.4g}{self.unit} | {aim} | {('met' if met else '**missed**') if aim else ''} |"
+
+
+FIGURES = {
+    "train_step": ("A training step of the mini-Transformer", [
+        Figure("time over the faster of transformers' Llama and GPT-2", "ratio_to_the_faster_peer", most=0.7),
+        Figure("share of the machine's matmul peak", "llama_matmul_peak_share"),
+    ]),
+    "decode": ("Greedy decoding with a KV cache", [Figure("time a token over transformers' generate", "ratio", most=0.5)]),
+    "tokenizer_training": ("Learning a tokenizer", [
+        Figure("BPE: time over the tokenizers library", "bpe_ratio"), Figure("WordPiece: time over the tokenizers library", "wordpiece_ratio"),
+        Figure("Unigram: time over the tokenizers library", "unigram_ratio"),
+    ]),
+    "reader_step": ("Training the reader", [
+        Figure("windows a second over the Trainer as in its question-answering example", "ratio_by_wall_time.trainer_padded_to_length", least=1.5),
+        Figure("over the Trainer, padded to a batch's longest", "ratio_by_wall_time.trainer_padded_to_longest"),
+        Figure("over the Trainer, grouped by length", "ratio_by_wall_time.trainer_grouped_by_length"),
+    ]),
+    "search": ("The parts of a search", [
+        Figure("encoding: time over SentenceTransformer.encode", "encode.ratio_to_sentence_transformers", most=1.0),
+        Figure("encoding: time over the arithmetic limit", "encode.times_the_arithmetic_limit", most=1.3),
+        Figure("BM25: time over bm25s", "bm25.ratio_to_bm25s", most=1.0),
+        Figure("BM25: share of equal results in the first ten", "bm25.top10_equal_share"),
+        Figure("flat scan: time over numpy", "scan.ratio_to_numpy", most=1.0),
+        Figure("flat scan: time over reading the vectors from memory", "scan.times_the_memory_limit"),
+    ]),
+    "search_pipeline": ("The whole query: encode, BM25, scan, fuse, rerank 20", [
+        Figure("p50", "ours.p50_ms", unit=" ms"), Figure("p95", "ours.p95_ms", unit=" ms"),
+        Figure("p50 over Haystack's, the same arithmetic", "ours.ratio_p50"),
+        Figure("p50 over Haystack's, reranking in bfloat16", "ours_bfloat16.ratio_p50", most=0.5),
+        Figure("p95 over Haystack's, reranking in bfloat16", "ours_bfloat16.ratio_p95"),
+        Figure("share of the first ten that bfloat16 leaves", "ours_bfloat16.top10_shared"),
+        Figure("cold start", "cold_start_s.ours", unit=" s"), Figure("Haystack's cold start", "cold_start_s.haystack", unit=" s"),
+    ]),
+    "serve_load": ("`curriculum serve` under load", [
+        Figure("requests a second", "requests_per_second"), Figure("p50", "p50_ms", unit=" ms"), Figure("p95", "p95_ms", unit=" ms"),
+        Figure("seconds held", "seconds", least=600), Figure("requests lost", "failed", most=0),
+    ]),
+    "ingest": ("Taking in a folder of documents", [
+        Figure("exponent of the time's growth with the documents", "seconds_exponent"),
+        Figure("time for 100,000 documents without the encoder, by the fit", "seconds_at_100k", unit=" s"),
+        Figure("memory for 100,000 documents, by the fit", "gib_at_100k", most=6, unit=" GiB"),
+        Figure("1% of the documents changed: time over taking in all", "changed_over_first"),
+    ]),
+}  # fmt: skip
+
+
+def page(results: Path = RESULTS) -> str:
+    """The table of every race that was recorded, as Markdown."""
+    lines = ["# Races", "", "One run each, both sides in turns in it; written by `benchmarks/record.py` from `results/benchmarks/`.", ""]
+    for name, (title, figures) in FIGURES.items():
+        file = results / f"{name}.json"
+        if file.exists():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            rows = [row for row in (figure.row(kept["found"]) for figure in figures) if row]
+            threads = f", {kept['found']['threads']} thread" if "threads" in kept["found"] else ""
+            where = f"{kept['found']['hardware']}{threads}: `python {kept['command']}`"
+            lines += [f"## {title}", "", where, "", "| figure | value | aim | |", "|---|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    if sys.argv[1:]:
+        name, *arguments = sys.argv[1:]
+        if name not in FIGURES:
+            raise SystemExit(f"there is no race '{name}'; there are {', '.join(FIGURES)}")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+        done = subprocess.run([sys.executable, f"benchmarks/{name}.py", *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(done.returncode)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        shown = [Path(a).name if Path(a).is_absolute() else a for a in arguments]  # where a folder lies on this machine is nobody's business
+        kept = {"command": shlex.join([f"benchmarks/{name}.py", *shown]), "found": json.loads(done.stdout[done.stdout.index("{") :])}
+        (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
