@@ -96,9 +96,10 @@ class CrossEncoder:
         encoded = self.encode(pairs)
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]["input_ids"]))
         scores = np.zeros(len(encoded), dtype=np.float32)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"):
+        # one context over all batches: the weights are rounded once
+        with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"):
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
                 scores[chosen] = self.logits([encoded[i] for i in chosen]).cpu().numpy()
         return scores
 
