@@ -21,6 +21,7 @@ from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.transfer_settings import TransferSettings
 from curriculum.hardware import ComputeSettings
 from curriculum.ingest.settings import CorpusSettings
+from curriculum.late_interaction.settings import LateInteractionSettings
 from curriculum.long_context.settings import LongContextSettings
 from curriculum.parallel.settings import ParallelSettings
 from curriculum.prompting.settings import PromptingSettings
@@ -93,6 +94,7 @@ class Profile(BaseModel):
     parallel: ParallelSettings = ParallelSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     vector_search: VectorSearchSettings = VectorSearchSettings()
+    late_interaction: LateInteractionSettings = LateInteractionSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
