@@ -31,6 +31,7 @@ from curriculum.reading.settings import ReaderSettings
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.rows.settings import RowSettings
+from curriculum.search_tuning.settings import SearchTuningSettings
 from curriculum.serving.settings import ServingSettings
 from curriculum.static_embeddings.settings import StaticEmbeddingsSettings
 from curriculum.syllabus import Bar
@@ -93,6 +94,7 @@ class Profile(BaseModel):
     parallel: ParallelSettings = ParallelSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     vector_search: VectorSearchSettings = VectorSearchSettings()
+    search_tuning: SearchTuningSettings = SearchTuningSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
