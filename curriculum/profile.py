@@ -32,6 +32,7 @@ from curriculum.reading.settings import ReaderSettings
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.rows.settings import RowSettings
+from curriculum.search_tuning.settings import SearchTuningSettings
 from curriculum.serving.settings import ServingSettings
 from curriculum.static_embeddings.settings import StaticEmbeddingsSettings
 from curriculum.syllabus import Bar
@@ -95,6 +96,7 @@ class Profile(BaseModel):
     alignment: AlignmentSettings = AlignmentSettings()
     vector_search: VectorSearchSettings = VectorSearchSettings()
     late_interaction: LateInteractionSettings = LateInteractionSettings()
+    search_tuning: SearchTuningSettings = SearchTuningSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

@@ -27,6 +27,7 @@ from assets import (
     reranking,
     rows,
     search,
+    search_tuning,
     vector_search,
 )
 from curriculum.profile import load_profile
@@ -43,7 +44,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 ASSET_MODULES = [
     corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
-    adapter_studies, alignment, vector_search, late_interaction,
+    adapter_studies, alignment, vector_search, late_interaction, search_tuning,
 ]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",
