@@ -16,6 +16,7 @@ from curriculum.domain_adaptation.settings import DomainAdaptationSettings
 from curriculum.embedding.settings import EmbedderSettings
 from curriculum.errors import UserError
 from curriculum.evaluation.settings import HarnessSettings
+from curriculum.expansion.settings import ExpansionSettings
 from curriculum.generation.settings import GeneratorSettings
 from curriculum.grounding.settings import VerifierSettings
 from curriculum.grounding.transfer_settings import TransferSettings
@@ -97,6 +98,7 @@ class Profile(BaseModel):
     vector_search: VectorSearchSettings = VectorSearchSettings()
     late_interaction: LateInteractionSettings = LateInteractionSettings()
     search_tuning: SearchTuningSettings = SearchTuningSettings()
+    expansion: ExpansionSettings = ExpansionSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

@@ -15,6 +15,7 @@ from assets import (
     analysis,
     corpora,
     embedding,
+    expansion,
     foundations,
     inference,
     late_interaction,
@@ -44,7 +45,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 ASSET_MODULES = [
     corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
-    adapter_studies, alignment, vector_search, late_interaction, search_tuning,
+    adapter_studies, alignment, vector_search, late_interaction, search_tuning, expansion,
 ]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",
