@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ class CrossEncoder:
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]["input_ids"]))
         scores = np.zeros(len(encoded), dtype=np.float32)
         # one context over all batches: the weights are rounded once
-        with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"):
+        rounded = torch.autocast(self.device.partition(":")[0], torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+        with rounded:
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 scores[chosen] = self.logits([encoded[i] for i in chosen]).cpu().numpy()
