@@ -85,6 +85,8 @@ def take_in(folder: Path, work: Path, encoder: Any, settings: Any, earlier: Path
     lexical = {name: value for name, value in kept("index").items() if name != "checkpoints"}
     stage("index", lambda: build_index(passages, vectors, work / "index", **lexical))
     stage("known items", lambda: choose_items(lambda: read_batches(passages.path), 2 * settings.max_queries))
+    disk = {leg: sum(f.stat().st_size for f in (work / "index" / leg).rglob("*") if f.is_file()) / MIB for leg in ("bm25", "dense")}
+    spent["disk_mib"] = disk | {"documents": sum(f.stat().st_size for f in (work / "passages").rglob("*") if f.is_file()) / MIB}
     spent["counts"] = {"documents": documents.facts["documents"], "passages": passages.facts["passages"], "encoded": vectors.facts["encoded"]}
     return spent
 

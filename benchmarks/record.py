@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -99,6 +100,14 @@ def page(results: Path = RESULTS) -> str:
     return "\n".join(lines)
 
 
+def printed(stdout: str) -> str:
+    """The race's own JSON, which begins with a brace on a line by itself; libraries may have printed other things before it."""
+    begins = re.search(r"^\{$", stdout, re.MULTILINE)
+    if begins is None:
+        raise SystemExit(f"the race printed no result: {stdout[-500:]}")
+    return stdout[begins.start() :]
+
+
 def main() -> None:
     if sys.argv[1:]:
         name, *arguments = sys.argv[1:]
@@ -110,7 +119,7 @@ def main() -> None:
             raise SystemExit(done.returncode)
         RESULTS.mkdir(parents=True, exist_ok=True)
         shown = [Path(a).name if Path(a).is_absolute() else a for a in arguments]  # where a folder lies on this machine is nobody's business
-        kept = {"command": shlex.join([f"benchmarks/{name}.py", *shown]), "found": json.loads(done.stdout[done.stdout.index("{") :])}
+        kept = {"command": shlex.join([f"benchmarks/{name}.py", *shown]), "found": json.loads(printed(done.stdout))}
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")

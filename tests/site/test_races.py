@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.record import FIGURES, PAGE, RESULTS, Figure, page
+import pytest
+
+from benchmarks import plan
+from benchmarks.record import FIGURES, PAGE, RESULTS, Figure, page, printed
+from curriculum.vector_search.settings import VectorSearchSettings
 
 
 def test_the_page_is_the_recorded_results() -> None:
@@ -14,8 +18,23 @@ def test_the_page_is_the_recorded_results() -> None:
     assert all((PAGE.parents[1] / "benchmarks" / f"{name}.py").exists() for name in FIGURES)
 
 
+def test_the_plan_on_paper_is_the_recorded_races_multiplied(tmp_path: Path) -> None:
+    assert plan.PAGE.read_text(encoding="utf-8") == plan.page(), "docs/scale.md drifted: run `python benchmarks/plan.py`"
+    per = plan.measured()
+    small, large = (dict(plan.plan(size, per, VectorSearchSettings())) for size in (10**6, 10**9))
+    days = float(small["encoding, 130 tokens a passage"].split()[0])
+    assert abs(days - 10**6 * 130 / per["tokens_per_core_s"] / 86_400) < 0.01 * days
+    assert "hnsw" in small.values() and "ivf_pq_rescored" in large.values()
+
+
 def test_a_missed_aim_is_named_and_a_figure_that_was_not_measured_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "decode.json").write_text(json.dumps({"command": "benchmarks/decode.py", "found": {"hardware": "a machine", "threads": 1, "ratio": 0.7}}))
     assert "| time a token over transformers' generate | 0.7 | <= 0.5 | **missed** |" in page(tmp_path)
     assert Figure("speed", "a.b", least=1.5).row({"a": {"b": 2.0}}) == "| speed | 2 | >= 1.5 | met |"
     assert Figure("speed", "a.b").row({"a": {}}) is None
+
+
+def test_what_libraries_print_is_not_the_result() -> None:
+    assert json.loads(printed("{'train_loss': 1.0}\n{\n \"ratio\": 2\n}\n")) == {"ratio": 2}
+    with pytest.raises(SystemExit, match="printed no result"):
+        printed("Traceback")
