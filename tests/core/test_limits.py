@@ -105,10 +105,10 @@ def test_memory_above_the_cap_stops_the_block_while_it_runs(tmp_path: Path) -> N
 
 
 def test_an_error_that_a_library_swallows_is_raised_again(tmp_path: Path) -> None:
-    watch, reached = MemoryWatch(resident_bytes() + 50 * 2**20), []
+    watch, reached, held = MemoryWatch(resident_bytes() + 50 * 2**20), [], None
     with pytest.raises(MemoryLimitError, match="above compute"), watch.watching():
         try:
-            held = allocate(120)
+            held = allocate(120)  # it may be stopped in here already
             time.sleep(1)
         except Exception:
             reached.append("swallowed")
