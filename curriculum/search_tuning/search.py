@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curriculum.reading.search import finished, open_study
 from curriculum.search_tuning.settings import SearchSetting, SearchTuningSettings
 from curriculum.storage import digest_of
+from curriculum.trials import drawn, finished, open_study, record_drawn, record_given
 
 if TYPE_CHECKING:
     import optuna
@@ -24,13 +24,13 @@ def distributions(settings: SearchTuningSettings, default: SearchSetting) -> dic
     """What the sampler draws each part of a setting from; each holds the default's value."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    drawn: dict[str, optuna.distributions.BaseDistribution] = {}
+    ranges: dict[str, optuna.distributions.BaseDistribution] = {}
     for name in SearchSetting.model_fields:
         values, own = getattr(settings, name), getattr(default, name)
-        drawn[name] = (
+        ranges[name] = (
             FloatDistribution(min(values[0], own), max(values[1], own)) if name in _RANGES else CategoricalDistribution(sorted({*values, own}))
         )
-    return drawn
+    return ranges
 
 
 def run_search(
@@ -38,17 +38,21 @@ def run_search(
 ) -> list[dict[str, Any]]:
     """A row a finished trial, in order: its setting, its dev score and what ``judge`` told of it. The first is the default setting.
 
-    ``known`` (JSON) is what else the scores depend on. Finished trials are kept in ``folder`` and not run again. The sampler is seeded
-    by how many there are, not by how often the process was started: a search that was killed comes to the trials of one that was not.
+    ``known`` (JSON) is what else the scores depend on. Finished trials are kept in ``folder`` and not run again; a search that was killed
+    comes to the trials of one that was not.
     """
     name = digest_of([settings.model_dump(mode="json"), default.model_dump(mode="json"), known, seed])[:16]
     study, ranges = open_study(folder, name), distributions(settings, default)
     while (number := len(finished(study))) < settings.trials:
-        asked = _draw(study, ranges, settings, number, seed) if number else None
+        asked = drawn(study, ranges, number=number, startup=settings.startup, seed=seed) if number else None
         setting = _setting(asked.params) if asked else default
         begun = time.perf_counter()
         value, facts = judge(setting)
-        _record(study, ranges, setting, value, facts | {"seconds": time.perf_counter() - begun}, asked)
+        facts = facts | {"seconds": time.perf_counter() - begun}
+        if asked:
+            record_drawn(study, asked, value, facts)
+        else:
+            record_given(study, ranges, setting.model_dump(), value, facts, origin="default")
         progress(f"trial {number + 1}/{settings.trials}: dev nDCG@10 {value:.4f} with {setting.model_dump()}")
     return [_row(number, trial) for number, trial in enumerate(finished(study))]
 
@@ -61,28 +65,6 @@ def best_setting(rows: list[dict[str, Any]]) -> SearchSetting:
 
 def _setting(params: dict[str, Any]) -> SearchSetting:
     return SearchSetting(**{name: round(value, 2) if name in _RANGES else value for name, value in params.items()})
-
-
-def _draw(study: optuna.Study, ranges: dict[str, Any], settings: SearchTuningSettings, number: int, seed: int) -> optuna.Trial:
-    import optuna
-
-    draw = int(np.random.default_rng([seed, number]).integers(2**31))
-    study.sampler = optuna.samplers.TPESampler(seed=draw, n_startup_trials=settings.startup)
-    return study.ask(ranges)
-
-
-def _record(
-    study: optuna.Study, ranges: dict[str, Any], setting: SearchSetting, value: float, facts: dict[str, Any], asked: optuna.Trial | None
-) -> None:
-    import optuna
-
-    if asked is None:
-        facts = {"origin": "default"} | facts
-        study.add_trial(optuna.create_trial(params=setting.model_dump(), distributions=ranges, value=value, user_attrs=facts))
-        return
-    for name, fact in ({"origin": "drawn"} | facts).items():
-        asked.set_user_attr(name, fact)
-    study.tell(asked, value)
 
 
 def _row(number: int, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:

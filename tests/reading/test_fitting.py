@@ -16,8 +16,9 @@ from curriculum.reading import fitting
 from curriculum.reading.batches import training_windows
 from curriculum.reading.fitting import Fit, Fitting, accumulate_gradients, span_loss, start_model
 from curriculum.reading.reader import collate
-from curriculum.reading.search import best_trial, finished, open_study, run_search
+from curriculum.reading.search import best_trial, run_search
 from curriculum.reading.settings import ReaderSettings, SearchSettings, Trial
+from curriculum.trials import finished, open_study
 from tests.forked import outcomes
 from tests.reading.tiny import tiny_bert, tiny_examples
 
