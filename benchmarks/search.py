@@ -1,4 +1,4 @@
-"""Races of the parts of a search against peers on one thread, in turns in one process; equal results are checked before anything is timed.
+"""Races of the parts of a search against peers on one thread, in turns in one process; how far both sides' results agree is printed too.
 
 python benchmarks/search.py --corpus DIR [--races encode bm25 scan] [--documents 5000] [--queries 200] [--vectors 100000]
 

@@ -46,7 +46,7 @@ def choose_items(batches: Callable[[], Iterator[pd.DataFrame]], count: int) -> K
     """At most ``count`` items, by hash. ``batches`` reads the passages anew each time: the text is never in memory whole.
 
     A sentence makes an honest query where it has 6 to 40 words, stands nowhere else in the corpus (titles too), and leaves a hundred
-    characters in its passage that can be found. Of a document's passages that begin with one, or hold one further on, a hash chooses.
+    characters in its passage that can be found. Of a document's passages that hold one, a hash chooses.
     """
     seen = {"fit": 0, "documents": 0}
     candidates = heapq.nsmallest(2 * count, _candidates(batches(), seen))  # half of them to spare, for sentences that stand twice

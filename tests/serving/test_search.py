@@ -53,6 +53,18 @@ def test_what_is_past_the_reranked_depth_follows_in_the_order_of_the_fusion(clie
     assert all(p["scores"]["reranker"] is None for p in found[2:])
 
 
+def test_the_reranker_is_rounded_only_where_the_profile_asks_for_it(client: Make) -> None:
+    found = {
+        precision: {
+            p["passage_id"]: p["scores"]["reranker"]
+            for p in client(serving={"reranker_precision": precision}).post("/search", json={"query": "red tower"}).json()["passages"]
+        }
+        for precision in ("float32", "bfloat16")
+    }
+    assert found["bfloat16"].keys() == found["float32"].keys() and found["bfloat16"] != found["float32"]
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.05, abs=0.01)
+
+
 def test_a_mistake_is_422_with_one_message_that_repeats_nothing(client: Make) -> None:
     web = client(serving={"max_query_chars": 50})
     for sent, said in (
