@@ -1,17 +1,17 @@
 """Race: greedy decoding with a KV cache against transformers' generate, from the same weights, in turns in one process.
 
-python benchmarks/decode.py [--tokens 64] [--repeats 7] [--threads 1]
+python -m benchmarks.decode [--tokens 64] [--repeats 7] [--threads 1]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from statistics import median
 
 import torch
 
+from benchmarks.turns import in_turns
 from curriculum.hardware import describe_hardware, use_threads
 from curriculum.transformer.bridges import bridge
 
@@ -38,17 +38,11 @@ def race(tokens: int, repeats: int) -> dict[str, float | bool]:
     prompt = torch.randint(VOCABULARY, (1, PROMPT))
     asked = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0, "use_cache": True}
     runs = {
-        "ours": lambda: ours.generate(prompt[0].tolist(), tokens),
-        "transformers": lambda: theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **asked)[0].tolist(),
+        "ours": lambda _: ours.generate(prompt[0].tolist(), tokens),
+        "transformers": lambda _: theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **asked)[0].tolist(),
     }
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    said: dict[str, list[int]] = {}
-    for _ in range(repeats + 1):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            said[name] = run()
-            spent[name].append(1000 * (time.perf_counter() - begun) / tokens)
-    times = {f"{name}_ms_a_token": median(values[1:]) for name, values in spent.items()}
+    spent, said = in_turns(runs, repeats, warm_up=1)
+    times = {f"{name}_ms_a_token": median(values) / tokens for name, values in spent.items()}
     ratio = times["ours_ms_a_token"] / times["transformers_ms_a_token"]
     return {**times, "ratio": ratio, "same_tokens": said["ours"] == said["transformers"]}
 

@@ -1,6 +1,6 @@
 """Taking in a folder of documents: seconds and peak memory of every stage at several sizes, the growth, and what a change costs.
 
-python benchmarks/ingest.py [--sizes 1000,5000] [--encoder words|packaged:minilm] [--changed 0.01] [--threads 1]
+python -m benchmarks.ingest [--sizes 1000,5000] [--encoder words|packaged:minilm] [--changed 0.01] [--threads 1]
 
 Each size runs in a process of its own. ``words`` sums a fixed random vector a word (384 numbers): it measures all but the encoder, whose speed
 is a matter of its own (with MiniLM some 20 passages of 128 tokens a core-second). The peer is the same folder taken in from nothing.
@@ -159,7 +159,7 @@ def main() -> None:
     same = ["--encoder", asked.encoder, "--changed", str(asked.changed), "--threads", str(asked.threads)]
     runs = []
     for size in map(int, asked.sizes.split(",")):
-        done = subprocess.run([sys.executable, __file__, "--one", str(size), *same], check=True, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "benchmarks.ingest", "--one", str(size), *same], check=True, capture_output=True, text=True)
         runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
     facts = {"hardware": describe_hardware("cpu"), "threads": asked.threads, "encoder": asked.encoder, "changed": asked.changed}
     print(json.dumps({**facts, **report(runs), "runs": runs}, indent=1))

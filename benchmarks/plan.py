@@ -1,6 +1,6 @@
 """A plan on paper for 10 million and 1 billion passages: ``docs/scale.md``, from the recorded races and the arithmetic of the indexes.
 
-python benchmarks/plan.py          reads results/benchmarks/{search,search_pipeline,ingest}.json, writes the page
+python -m benchmarks.plan          reads results/benchmarks/{search,search_pipeline,ingest}.json, writes the page
 
 What is measured here is multiplied; what is not (more machines, other hardware, the network between them) is named as assumed.
 """

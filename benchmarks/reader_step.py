@@ -1,6 +1,6 @@
 """Race: training the reader against transformers' Trainer on the same windows, seed and model, in turns in one process.
 
-python benchmarks/reader_step.py [--squad FILE] [--windows 256] [--batch 16] [--length 384] [--rounds 2] [--threads 1]
+python -m benchmarks.reader_step [--squad FILE] [--windows 256] [--batch 16] [--length 384] [--rounds 2] [--threads 1]
 
 An epoch a turn: each entrant sees every window once. The Trainer runs as its question-answering example does (every window padded
 to the greatest length), with a collator that pads to a batch's longest, and with its sampler that groups by length as well.

@@ -1,6 +1,6 @@
 """Run a race, keep what it printed under ``results/benchmarks/``, and write the table of them all, ``docs/benchmarks.md``.
 
-python benchmarks/record.py NAME [arguments of benchmarks/NAME.py]      one race; none: the table alone
+python -m benchmarks.record NAME [arguments of benchmarks/NAME.py]      one race; none: the table alone
 
 A figure is a path into what the race prints. Where it has an aim, the table says whether it was met; a missed one stays in.
 """
@@ -8,7 +8,6 @@ A figure is a path into what the race prints. Where it has an aim, the table say
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -113,13 +112,12 @@ def main() -> None:
         name, *arguments = sys.argv[1:]
         if name not in FIGURES:
             raise SystemExit(f"there is no race '{name}'; there are {', '.join(FIGURES)}")
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
-        done = subprocess.run([sys.executable, f"benchmarks/{name}.py", *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             raise SystemExit(done.returncode)
         RESULTS.mkdir(parents=True, exist_ok=True)
         shown = [Path(a).name if Path(a).is_absolute() else a for a in arguments]  # where a folder lies on this machine is nobody's business
-        kept = {"command": shlex.join([f"benchmarks/{name}.py", *shown]), "found": json.loads(printed(done.stdout))}
+        kept = {"command": shlex.join(["-m", f"benchmarks.{name}", *shown]), "found": json.loads(printed(done.stdout))}
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")

@@ -1,6 +1,6 @@
 """Races of the parts of a search against peers on one thread, in turns in one process; how far both sides' results agree is printed too.
 
-python benchmarks/search.py --corpus DIR [--races encode bm25 scan] [--documents 5000] [--queries 200] [--vectors 100000]
+python -m benchmarks.search --corpus DIR [--races encode bm25 scan] [--documents 5000] [--queries 200] [--vectors 100000]
 
 ``DIR`` is a folder in BEIR layout (corpus.jsonl, queries.jsonl). encode: our encoder against ``SentenceTransformer.encode`` and the arithmetic
 limit. bm25: Lucene through pyserini against bm25s (an optional peer: ``pip install bm25s==0.2.14``) at equal k1, b and analysis. scan: faiss'
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.turns import in_turns
 from curriculum.corpora.readers import read_beir
 from curriculum.hardware import describe_hardware, matmul_peak_flops, memory_bandwidth, use_threads
 from curriculum.retrieval.settings import RetrievalSettings
@@ -31,15 +32,9 @@ SETTINGS = RetrievalSettings()
 TOP = 10
 
 
-def in_turns(runs: dict[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds a call of each, taken in turns so that all see the same machine; the first two rounds are left out."""
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 2):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            run(number)
-            spent[name].append(1000 * (time.perf_counter() - begun))
-    return {f"{name}_ms": median(values[2:]) for name, values in spent.items()}
+def medians(runs: dict[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
+    """Median milliseconds a call of each side, as ``SIDE_ms``; the first two rounds are left out."""
+    return {f"{name}_ms": median(values) for name, values in in_turns(runs, rounds, warm_up=2)[0].items()}
 
 
 def overlap(ours: list[list[str]], theirs: list[list[str]]) -> float:
@@ -68,7 +63,7 @@ def race_scan(vectors: int, dimension: int = 384, rounds: int = 50) -> dict[str,
         return index.search(queries[number], TOP)[1][0].tolist()
 
     same = overlap(*([[str(i) for i in search(n)] for n in range(rounds)] for search in (by_faiss, by_numpy)))
-    times = in_turns({"faiss": by_faiss, "numpy": by_numpy}, rounds)
+    times = medians({"faiss": by_faiss, "numpy": by_numpy}, rounds)
     limit = 1000 * base.nbytes / memory_bandwidth()
     return {**times, "ratio_to_numpy": times["faiss_ms"] / times["numpy_ms"], "memory_limit_ms": limit,
             "times_the_memory_limit": times["faiss_ms"] / limit, "top10_equal_share": same}  # fmt: skip
@@ -85,7 +80,7 @@ def race_bm25(documents: pd.DataFrame, queries: list[str], folder: Path) -> dict
     ours = Bm25Index(folder, "bench", k1=SETTINGS.k1, b=SETTINGS.b)
     found: dict[str, Any] = {"documents": len(documents), "queries": len(queries), "lucene_build_s": built}
     if importlib.util.find_spec("bm25s") is None:
-        times = in_turns({"lucene": lambda n: ours.search([queries[n % len(queries)]], TOP)}, len(queries))
+        times = medians({"lucene": lambda n: ours.search([queries[n % len(queries)]], TOP)}, len(queries))
         return {**found, **times, "bm25s": "not installed"}
     import bm25s
     from pyserini.analysis import Analyzer, get_lucene_analyzer
@@ -110,7 +105,7 @@ def race_bm25(documents: pd.DataFrame, queries: list[str], folder: Path) -> dict
 
     numbers = [n for n in range(len(queries)) if asked[n]]
     same = overlap([by_lucene(n) for n in numbers], [by_peer(n) for n in numbers])
-    times = in_turns({"lucene": by_lucene, "bm25s": by_peer}, len(queries))
+    times = medians({"lucene": by_lucene, "bm25s": by_peer}, len(queries))
     return {**found, **times, "ratio_to_bm25s": times["lucene_ms"] / times["bm25s_ms"], "top10_equal_share": same}
 
 
@@ -128,7 +123,7 @@ def race_encode(documents: pd.DataFrame, sample: int = 64, rounds: int = 5) -> d
     texts = contents(documents)[:sample]
     how = {"normalize_embeddings": True, "show_progress_bar": False}
     difference = float(np.abs(ours.passages(texts) - peer.encode(texts, **how)).max())
-    times = in_turns({"ours": lambda _: ours.passages(texts), "sentence_transformers": lambda _: peer.encode(texts, **how)}, rounds)
+    times = medians({"ours": lambda _: ours.passages(texts), "sentence_transformers": lambda _: peer.encode(texts, **how)}, rounds)
     lengths = [min(len(ids), SETTINGS.max_tokens) for ids in peer.tokenizer(texts)["input_ids"]]
     model = peer[0].auto_model
     weights = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embeddings" not in name and "pooler" not in name)

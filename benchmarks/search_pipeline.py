@@ -1,6 +1,6 @@
 """The whole query - encode, BM25, scan, fuse, rerank 20 - against a Haystack pipeline of the same models, in turns on one thread.
 
-python benchmarks/search_pipeline.py --corpus DIR [--documents 5000] [--queries 60] [--threads 1]
+python -m benchmarks.search_pipeline --corpus DIR [--documents 5000] [--queries 60] [--threads 1]
 
 ``DIR`` is a folder in BEIR layout (corpus.jsonl, queries.jsonl). The peer is optional: ``pip install haystack-ai==3.4.1
 sentence-transformers-haystack==2.0.0 faiss-haystack==3.0.0``; its BM25 is its in-memory store's, its vectors are in its faiss store. The
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.turns import in_turns
 
 BEGUN = time.perf_counter()
 RERANKED, TOP, LEG, MAX_LENGTH = 20, 10, 100, 256
@@ -139,20 +141,16 @@ def write_haystack(ids: list[str], texts: dict[str, str], vectors: np.ndarray, f
 
 def cold_start(side: str, folder: Path, query: str, threads: int) -> float:
     """Seconds of a new process from its first line to the first answer."""
-    command = [sys.executable, __file__, "--cold", side, "--folder", str(folder), "--query", query, "--threads", str(threads)]
+    given = ["--cold", side, "--folder", str(folder), "--query", query, "--threads", str(threads)]
+    command = [sys.executable, "-m", "benchmarks.search_pipeline", *given]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1])
 
 
 def race(searches: dict[str, Search], queries: list[str]) -> dict[str, Any]:
     """Each query by each side in turn, the first two left out: milliseconds at the median and the 95th percentile, and how alike the answers are."""
-    spent: dict[str, list[float]] = {name: [] for name in searches}
-    found: dict[str, list[list[tuple[str, float]]]] = {name: [] for name in searches}
-    for query in queries:
-        for name, search in searches.items():
-            begun = time.perf_counter()
-            found[name].append(search(query))
-            spent[name].append(1000 * (time.perf_counter() - begun))
-    result: dict[str, Any] = {n: {"p50_ms": float(np.percentile(v[2:], 50)), "p95_ms": float(np.percentile(v[2:], 95))} for n, v in spent.items()}
+    runs = {name: lambda number, search=search: search(queries[number]) for name, search in searches.items()}
+    spent, found = in_turns(runs, len(queries) - 2, warm_up=2)
+    result: dict[str, Any] = {n: {"p50_ms": float(np.percentile(v, 50)), "p95_ms": float(np.percentile(v, 95))} for n, v in spent.items()}
     for name in [name for name in searches if name != "ours"]:
         pairs = [(dict(a), dict(b)) for a, b in zip(found["ours"], found[name], strict=True)]
         shared = [abs(a[p] - b[p]) for a, b in pairs for p in a.keys() & b.keys()]

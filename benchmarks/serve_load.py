@@ -1,6 +1,6 @@
 """Load: clients that ask a running `curriculum serve` one request after another, for as long as asked; what was held, and what was lost.
 
-python benchmarks/serve_load.py [--url http://127.0.0.1:8080] [--seconds 600] [--clients 4] [--path search]
+python -m benchmarks.serve_load [--url http://127.0.0.1:8080] [--seconds 600] [--clients 4] [--path search]
 
 The service's own rate limit counts these clients as one address: serve a profile with `serving: {requests_per_minute: 0}`.
 The key, where the service asks for one, is read from CURRICULUM_SERVE_KEY.

@@ -1,6 +1,6 @@
 """Race: learning BPE, WordPiece and Unigram with our own trainers against the `tokenizers` library, in turns, one thread.
 
-python benchmarks/tokenizer_training.py [--rounds 5] [--characters 400000] [--vocabulary 4096] [--kinds bpe wordpiece unigram]
+python -m benchmarks.tokenizer_training [--rounds 5] [--characters 400000] [--vocabulary 4096] [--kinds bpe wordpiece unigram]
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable
 from statistics import median
 
 os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # read when the library is first used
 
+from benchmarks.turns import in_turns
 from curriculum.hardware import describe_hardware
 from curriculum.tokenization import bpe, unigram_training, wordpiece
 from curriculum.tokenization.parity import bounded
@@ -52,13 +52,8 @@ def race(rounds: int, texts: list[str], vocabulary: int, kinds: tuple[Kind, ...]
     for kind in kinds:
         runs[f"ours_{kind}"] = ours(kind, texts, vocabulary)
         runs[f"tokenizers_{kind}"] = lambda kind=kind: train_tokenizer(kind, texts, vocabulary)
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            run()
-            spent[name].append(time.perf_counter() - begun)
-    times = {f"{name}_seconds": median(values[1:]) for name, values in spent.items()}
+    spent, _ = in_turns({name: lambda _, run=run: run() for name, run in runs.items()}, rounds, warm_up=1)
+    times = {f"{name}_seconds": median(values) / 1000 for name, values in spent.items()}
     return times | {f"{kind}_ratio": times[f"ours_{kind}_seconds"] / times[f"tokenizers_{kind}_seconds"] for kind in kinds}
 
 

@@ -1,19 +1,19 @@
 """Race: one optimizer step of the mini-Transformer against transformers' Llama and GPT-2 of the same shape, in turns in one process.
 
-python benchmarks/train_step.py [--steps 20] [--threads 1] [--vocabulary 4096] [--compile]
+python -m benchmarks.train_step [--steps 20] [--threads 1] [--vocabulary 4096] [--compile]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.turns import in_turns
 from curriculum.hardware import describe_hardware, matmul_peak_flops, use_threads
 from curriculum.transformer.config import ModelConfig
 from curriculum.transformer.model import Transformer
@@ -80,13 +80,8 @@ def race(steps: int, vocabulary: int, *, compiled: bool) -> dict[str, float]:
     runs = {f"ours_{name}": our_step(config, compiled=compiled) for name, config in configs.items()}
     runs |= {f"transformers_{name}": peer_step(model) for name, model in peers(vocabulary).items()}
     blocks = torch.randint(vocabulary, (BATCH, LENGTH + 1))
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(steps + 2):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            run(blocks)
-            spent[name].append(1000 * (time.perf_counter() - begun))
-    times = {f"{name}_ms": median(values[2:]) for name, values in spent.items()}
+    spent, _ = in_turns({name: lambda _, run=run: run(blocks) for name, run in runs.items()}, steps, warm_up=2)
+    times = {f"{name}_ms": median(values) for name, values in spent.items()}
     peak = matmul_peak_flops()
     for name, config in configs.items():
         floor = config.train_flops_per_token(LENGTH) * BATCH * LENGTH / peak * 1000

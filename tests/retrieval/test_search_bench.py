@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.search import in_turns, overlap, race_scan
+from benchmarks.search import overlap, race_scan
+from benchmarks.turns import in_turns
 
 
 def test_a_scan_and_its_peer_find_the_same() -> None:
@@ -14,5 +15,7 @@ def test_a_scan_and_its_peer_find_the_same() -> None:
 def test_overlap_and_turns() -> None:
     assert overlap([["a", "b"], ["c", "d"]], [["b", "a"], ["c", "x"]]) == 0.75
     order: list[str] = []
-    times = in_turns({"x": lambda n: order.append(f"x{n}"), "y": lambda n: order.append(f"y{n}")}, rounds=1)
-    assert order == ["x0", "y0", "x1", "y1", "x2", "y2"] and set(times) == {"x_ms", "y_ms"}
+    sides = {name: lambda n, name=name: order.append(f"{name}{n}") or n for name in "xy"}
+    spent, found = in_turns(sides, rounds=1, warm_up=2)
+    assert order == ["x0", "y0", "x1", "y1", "x2", "y2"] and found == {"x": [0, 1, 2], "y": [0, 1, 2]}
+    assert {name: len(values) for name, values in spent.items()} == {"x": 1, "y": 1}

@@ -13,13 +13,13 @@ from curriculum.vector_search.settings import VectorSearchSettings
 
 
 def test_the_page_is_the_recorded_results() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "docs/benchmarks.md drifted: run `python benchmarks/record.py`"
+    assert PAGE.read_text(encoding="utf-8") == page(), "docs/benchmarks.md drifted: run `python -m benchmarks.record`"
     assert {file.stem for file in RESULTS.glob("*.json")} <= set(FIGURES)
     assert all((PAGE.parents[1] / "benchmarks" / f"{name}.py").exists() for name in FIGURES)
 
 
 def test_the_plan_on_paper_is_the_recorded_races_multiplied(tmp_path: Path) -> None:
-    assert plan.PAGE.read_text(encoding="utf-8") == plan.page(), "docs/scale.md drifted: run `python benchmarks/plan.py`"
+    assert plan.PAGE.read_text(encoding="utf-8") == plan.page(), "docs/scale.md drifted: run `python -m benchmarks.plan`"
     per = plan.measured()
     small, large = (dict(plan.plan(size, per, VectorSearchSettings())) for size in (10**6, 10**9))
     days = float(small["encoding, 130 tokens a passage"].split()[0])
