@@ -70,12 +70,14 @@ def rag_answers(
     """Answers with their citations: retrieved, reranked, read or generated, verified, and withheld where nothing supports them."""
     from curriculum.rag.answering import answer_questions
     from curriculum.rag.assembly import build_pipeline
+    from curriculum.rag.questions import asked_questions
 
     parts = (promoted_index, promoted_reranker, promoted_verifier, promoted_reader)
     pipeline = build_pipeline(
         *parts, lab.profile.rag, lab.profile.retrieval, model=lab.model, generator=lab.generator, device=lab.device, seed=lab.seed
     )
-    return answer_questions(notes_questions, passages, pipeline, lab.settings, progress=lab.progress, seed=lab.seed)
+    questions = asked_questions(notes_questions, lab.profile.rag, lab.profile.retrieval, lab.dataset)
+    return answer_questions(questions, passages, pipeline, lab.settings, progress=lab.progress, seed=lab.seed)
 
 
 @lineage_asset(
@@ -94,6 +96,7 @@ def abstention_study(
     """From which support a draft is given out: chosen on answers to dev questions by risk and coverage, measured on the test answers."""
     from curriculum.rag.answering import answer_questions
     from curriculum.rag.assembly import build_pipeline
+    from curriculum.rag.questions import asked_questions
     from curriculum.rag.selective import abstention_study
 
     parts = (promoted_index, promoted_reranker, promoted_verifier, promoted_reader)
@@ -101,7 +104,8 @@ def abstention_study(
         *parts, lab.profile.rag, lab.profile.retrieval, model=lab.model, generator=lab.generator, device=lab.device, seed=lab.seed
     )
     asked = lab.profile.rag.model_copy(update={"split": "dev", "max_questions": lab.settings.dev_questions})
-    dev = answer_questions(notes_questions, passages, pipeline, asked, progress=lab.progress, seed=lab.seed)
+    questions = asked_questions(notes_questions, asked, lab.profile.retrieval, lab.dataset)
+    dev = answer_questions(questions, passages, pipeline, asked, progress=lab.progress, seed=lab.seed)
     return abstention_study(dev, rag_answers, lab.settings, verifier_threshold=pipeline.verifier.threshold, seed=lab.seed)
 
 

@@ -192,6 +192,28 @@ def read_judgements(folder: Path, documents: set[str]) -> tuple[pd.DataFrame, pd
     return queries, _qrels(folder, set(queries["query_id"]), documents)
 
 
+def read_answers(folder: Path, queries: set[str]) -> dict[str, list[str]]:
+    """The accepted answers of the queries of a BEIR folder by query_id, as its answers.jsonl says: lines of _id and a list ``answers``.
+
+    A query whose list is empty has no answer in the corpus; one that is not listed is not asked.
+
+    Raises:
+        DataError: a missing or broken file, an id that stands twice or is not among ``queries``, or answers that are no list of words.
+    """
+    file, found = _beir_file(folder, "answers.jsonl"), dict[str, list[str]]()
+    for number, record in _numbered_jsonl(file, ("_id", "answers")):
+        place, given = f"{file}, line {number}", record["answers"]
+        key = _string(record, "_id", place)
+        if key not in queries or key in found:
+            raise DataError(f"{place}: '{key}' {'stands twice' if key in found else 'is not in queries.jsonl'}; correct or remove the line")
+        if not isinstance(given, list) or not all(isinstance(text, str) and text.strip() for text in given):
+            raise DataError(f"{place}: 'answers' must be a list of the accepted answers, each some words; got {given!r}")
+        found[key] = given
+    if not found:
+        raise DataError(f"{file} is empty; it needs one JSON object a line")
+    return found
+
+
 def _beir_file(folder: Path, name: str) -> Path:
     gzipped = folder / f"{name}.gz"
     return gzipped if gzipped.exists() and not (folder / name).exists() else folder / name

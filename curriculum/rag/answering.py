@@ -19,7 +19,7 @@ from curriculum.reranking.reranker import Reranker, passage_texts
 from curriculum.reranking.scoring import Ranking
 
 COLUMNS = [
-    "question_id", "note_id", "question", "kind", "answer", "draft", "citations", "contexts", "support", "abstained", "gold",
+    "question_id", "note_id", "documents", "question", "kind", "answer", "draft", "citations", "contexts", "support", "abstained", "gold",
     "transcript", "seconds",
 ]  # fmt: skip
 
@@ -42,7 +42,7 @@ def sample_questions(questions: pd.DataFrame, settings: RagSettings, seed: int =
     """
     rows = questions[questions["split"] == settings.split]
     if rows.empty:
-        raise DataError(f"notes_questions has no rows of split '{settings.split}'; set rag.split to one that it has")
+        raise DataError(f"there are no questions of split '{settings.split}' on '{settings.collection}'; set rag.split to one that has some")
     share = min(1.0, settings.max_questions / len(rows))
     parts = [part.sample(max(1, int(len(part) * share)), random_state=seed) for _, part in rows.groupby("kind", sort=True)]
     return pd.concat(parts).sort_values("question_id").head(settings.max_questions).reset_index(drop=True)
@@ -57,7 +57,7 @@ def answer_questions(
     progress: Callable[[str], None],
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row a sampled question, with the columns ``COLUMNS``.
+    """One row a sampled question of :func:`curriculum.rag.questions.asked_questions`, with the columns ``COLUMNS``.
 
     ``contexts`` are the ids of the passages shown, ``citations`` those of them that support the answer; ``draft`` is what the
     answerer wrote, ``answer`` what is given out: "" when it abstained or when the draft's support is below the threshold.
@@ -85,7 +85,7 @@ def answer_questions(
         for draft, shown, support in zip(drafts, contexts, supports, strict=True)
     ]
     answered = pd.DataFrame(decided)
-    answered["question_id"], answered["note_id"] = rows["question_id"], rows["note_id"]
+    answered[["question_id", "note_id"]], answered["documents"] = rows[["question_id", "note_id"]], [list(ids) for ids in rows["documents"]]
     answered["question"], answered["kind"] = asked, rows["kind"]
     answered["gold"] = [[str(a) for a in answers] for answers in rows["answers"]]
     progress(f"{int((~answered['abstained']).sum())} of {len(answered)} questions answered")

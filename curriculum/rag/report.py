@@ -96,10 +96,10 @@ def judge(answers: pd.DataFrame, verifier: SupportVerifier, passages: pd.DataFra
 
 
 def reference_ids(answers: pd.DataFrame, passages: pd.DataFrame) -> list[list[str]]:
-    """For each question the passages of its note that hold a gold answer word for word; none for a question without an answer."""
-    by_note = {note: list(zip(p["passage_id"], p["text"], strict=True)) for note, p in passages.groupby("doc_id")}
+    """For each question the passages of its documents that hold a gold answer word for word; none for a question without an answer."""
+    held = {document: list(zip(p["passage_id"], p["text"], strict=True)) for document, p in passages.groupby("doc_id")}
     return [
-        [str(i) for i, text in by_note.get(row.note_id, []) if any(str(gold) in str(text) for gold in row.gold)]
+        [str(i) for document in row.documents for i, text in held.get(document, []) if any(str(gold) in str(text) for gold in row.gold)]
         for row in answers.itertuples()
     ]
 

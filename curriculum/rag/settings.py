@@ -23,7 +23,9 @@ class RagSettings(BaseModel):
     max_new_tokens: int = Field(48, ge=1, description="of a generated answer")
     withhold: bool = Field(True, description="withhold an answer whose support is below the threshold")
     support_threshold: float | None = Field(None, ge=0, le=1, description="None: the verifier's own, chosen on labelled dev claims")
-    collection: str = Field("project", description="collection of the index that is searched")
+    collection: str = Field(
+        "project", description="what is searched: project, or a folder under retrieval.collections, whose answers.jsonl then lists what is asked"
+    )
 
 
 class AbstentionSettings(BaseModel):

@@ -78,7 +78,7 @@ def questions() -> pd.DataFrame:
         for kind, thing in (("unanswerable", "age"), ("false_premise", "second moon")):
             rows.append({"note_id": city, "question": f"What is the {thing} of {city}?", "kind": kind, "answers": []})
     table = pd.DataFrame(rows)
-    return table.assign(question_id=[f"q{i:02d}" for i in range(len(table))], split="test")
+    return table.assign(question_id=[f"q{i:02d}" for i in range(len(table))], split="test", documents=[[city] for city in table["note_id"]])
 
 
 class Extractor:
