@@ -286,7 +286,7 @@ def notes(
     from curriculum.evaluation.gate import active_bars
     from curriculum.profile import load_profile
     from curriculum.report.card import judgements, stored_results
-    from curriculum.report.readme import headline, recorded_judgements
+    from curriculum.report.readme import hardware, headline, recorded_judgements
     from curriculum.report.topics import topic_rows
     from curriculum.site.build import build_site, read_notes
     from curriculum.syllabus import load_syllabus
@@ -298,7 +298,7 @@ def notes(
     if not results and record.exists():
         kept = json.loads(record.read_text(encoding="utf-8"))
         held = recorded_judgements(kept, active_bars(syllabus, loaded))
-        figures, measured = kept.get("figures", {}), f"From the recorded run of profile {profile} on {kept['hardware']}."
+        figures, measured = kept.get("figures", {}), f"From the recorded run of profile {profile} on {hardware(kept)}."
     rows = topic_rows(syllabus, loaded, held)
     page = build_site(read_notes(PROJECT / "notes"), syllabus, figures, rows, measured, home() / "site")
     typer.echo(f"notes: {page}")
@@ -310,7 +310,10 @@ def notes(
 
 @app.command()
 def readme(profile: ProfileOption = "starter") -> None:
-    """Record the stored results in results/PROFILE.json, and render the README's figures and docs/topics.md from them."""
+    """Record the stored results in results/PROFILE.json, and render the README's figures and docs/topics.md from them.
+
+    What the record says of assets that have no result here stays.
+    """
     from curriculum.evaluation.gate import milestone_rows
     from curriculum.profile import load_profile
     from curriculum.report.card import judgements, stored_results
@@ -318,10 +321,11 @@ def readme(profile: ProfileOption = "starter") -> None:
     from curriculum.syllabus import load_syllabus
 
     syllabus, loaded = load_syllabus(), load_profile(profile)
-    store, page = _store(loaded), PROJECT / "README.md"
+    store, page, path = _store(loaded), PROJECT / "README.md", PROJECT / "results" / f"{loaded.name}.json"
     held = judgements(syllabus, loaded, store)
-    data = record(loaded, milestone_rows(syllabus, loaded, store), held, stored_results(store))
-    write_record(data, PROJECT / "results" / f"{loaded.name}.json")
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    data = record(loaded, milestone_rows(syllabus, loaded, store), held, stored_results(store), kept)
+    write_record(data, path)
     page.write_text(refreshed(page.read_text(encoding="utf-8"), data), encoding="utf-8")
     (PROJECT / "docs" / "topics.md").write_text(topics_page(data, syllabus, loaded), encoding="utf-8")
 

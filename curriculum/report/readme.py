@@ -16,19 +16,38 @@ from curriculum.syllabus import Bar, Syllabus
 BEGIN, END = "<!-- figures: written by `make readme` -->", "<!-- end of figures -->"
 
 
-def record(profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], results: dict[str, StudyResult]) -> dict[str, Any]:
-    """What the README shows of a run, as JSON-able data."""
-    runs = [r.run for r in results.values() if r.run]
+def record(
+    profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], results: dict[str, StudyResult], kept: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the README shows of the results there are, as JSON-able data.
+
+    ``kept`` is the record so far. What it says of an asset that has no result here stands, with where and when that was measured:
+    studies run for hours and on more than one machine.
+    """
+    kept = kept or {}
+    runs = {name: result.run for name, result in results.items() if result.run}
+    before, checks = kept.get("checks", {}), {name: [j.verdict.value, j.value] for name, j in held.items()}
+    here = {name: {"hardware": run.hardware, "threads": run.threads, "on": run.started_at[:10]} for name, run in runs.items()}
     return {
         "profile": profile.name,
-        "hardware": runs[0].hardware if runs else "",
-        "threads": runs[0].threads if runs else 0,
-        "study_seconds": round(sum(r.wall_seconds for r in runs), 1),
-        "peak_memory_gib": round(max((r.peak_memory_bytes for r in runs), default=0) / 2**30, 2),
-        "milestones": [[*row_cells(row), row.measured_on] for row in rows],
-        "figures": {name: headline(result) for name, result in results.items()},
-        "checks": {name: [j.verdict.value, j.value] for name, j in held.items()},
+        "measured": kept.get("measured", {}) | here,
+        "peak_memory_gib": max(kept.get("peak_memory_gib", 0), *(round(r.peak_memory_bytes / 2**30, 2) for r in runs.values()), 0),
+        "milestones": _milestones(rows, kept.get("milestones", [])),
+        "figures": kept.get("figures", {}) | {name: headline(result) for name, result in results.items()},
+        "checks": checks | {name: before[name] for name, j in held.items() if not j.made and name in before},
     }
+
+
+def _milestones(rows: list[MilestoneRow], kept: list[list[str]]) -> list[list[str]]:
+    """A row a milestone: from ``kept`` where nothing here has made any of its values."""
+    before = {cells[0]: cells for cells in kept}
+    found = [([*row_cells(row), row.measured_on], any(j.made for j in row.values)) for row in rows]
+    return [cells if made else before.get(cells[0], cells) for cells, made in found]
+
+
+def hardware(data: dict[str, Any]) -> str:
+    """The machines of a record, in words."""
+    return " and ".join(sorted({m["hardware"] for m in data["measured"].values()}))
 
 
 def recorded_judgements(data: dict[str, Any], bars: dict[str, Bar]) -> dict[str, Judgement]:
@@ -54,8 +73,9 @@ def write_record(data: dict[str, Any], path: Path) -> None:
 def render(data: dict[str, Any]) -> str:
     """The Markdown between the markers."""
     verdicts = [verdict for verdict, _ in data["checks"].values() if verdict != "not run"]
+    threads = max((m["threads"] for m in data["measured"].values()), default=0)
     lines = [
-        f"Profile `{data['profile']}` on {data['hardware']}, {data['threads']} threads: {verdicts.count('passed')} of {len(verdicts)} checks "
+        f"Profile `{data['profile']}` on {hardware(data)}, {threads} threads: {verdicts.count('passed')} of {len(verdicts)} checks "
         f"passed, peak memory {data['peak_memory_gib']} GiB.",
         "",
         "| weeks, milestone | reference | measured here on | stand-in value | floor | verdict |",
@@ -68,7 +88,7 @@ def render(data: dict[str, Any]) -> str:
 def topics_page(data: dict[str, Any], syllabus: Syllabus, profile: Any) -> str:
     """docs/topics.md: every topic with the values and verdicts that the record keeps."""
     rows = topic_rows(syllabus, profile, recorded_judgements(data, active_bars(syllabus, profile)))
-    return as_markdown(rows, f"As recorded under the profile `{data['profile']}` on {data['hardware']}, deep studies too; written by `make readme`.")
+    return as_markdown(rows, f"As recorded under the profile `{data['profile']}` on {hardware(data)}, deep studies too; written by `make readme`.")
 
 
 def refreshed(readme: str, data: dict[str, Any]) -> str:
