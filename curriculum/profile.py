@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from curriculum.adaptation.settings import AdapterSettings
 from curriculum.adaptation.sweep_settings import SweepSettings
 from curriculum.alignment.settings import AlignmentSettings
+from curriculum.compression.settings import CompressionSettings
 from curriculum.corpora.settings import CorporaSettings
 from curriculum.domain_adaptation.settings import DomainAdaptationSettings
 from curriculum.embedding.settings import EmbedderSettings
@@ -99,6 +100,7 @@ class Profile(BaseModel):
     late_interaction: LateInteractionSettings = LateInteractionSettings()
     search_tuning: SearchTuningSettings = SearchTuningSettings()
     expansion: ExpansionSettings = ExpansionSettings()
+    compression: CompressionSettings = CompressionSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

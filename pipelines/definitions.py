@@ -13,6 +13,7 @@ from assets import (
     adapter_studies,
     alignment,
     analysis,
+    compression,
     corpora,
     embedding,
     expansion,
@@ -45,7 +46,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 ASSET_MODULES = [
     corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
-    adapter_studies, alignment, vector_search, late_interaction, search_tuning, expansion,
+    adapter_studies, alignment, vector_search, late_interaction, search_tuning, expansion, compression,
 ]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",

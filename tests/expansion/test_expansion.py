@@ -199,9 +199,8 @@ def made(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyR
     """The asset's result by a generator of random weights, and which of its claims held, by metric."""
     from assets.expansion import query_expansion_study as asset
     from assets.lineage import Lab, lineage_asset
-    from curriculum.profile import load_profile
-    from pipelines.guardrails import bar_checks
     from resources.build import build_resources
+    from tests.lineage import claims_on
 
     def copied(name: str, index: IndexArtifact) -> dg.AssetsDefinition:
         @lineage_asset(group="test", name=name)
@@ -228,7 +227,7 @@ def made(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyR
     upstream = [
         copied("bm25_index", small.bm25), copied("dense_index", small.dense), table("passages", passages), table("retrieval_tracks", tracks)
     ]
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "query_expansion_study" in str(list(c.check_keys))]
+    checks = claims_on("query_expansion_study")
     done = dg.materialize(
         [*upstream, asset, *checks], instance=dg.DagsterInstance.ephemeral(), raise_on_error=False,
         resources=build_resources("starter", home, overrides=overrides, journal=False),

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -237,19 +236,8 @@ def verdict(result: StudyResult, metric: str) -> Verdict:
 def made(home: Home, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, dict[str, bool]]:
     """The asset's result, and which of its claims held, by metric."""
     from assets.late_interaction import late_interaction_study as asset
-    from assets.lineage import Lab, lineage_asset
-    from curriculum.profile import load_profile
-    from pipelines.guardrails import bar_checks
     from resources.build import build_resources
-
-    def given(name: str, value: Any) -> dg.AssetsDefinition:
-        def body(lab: Lab) -> Any:
-            if isinstance(value, pd.DataFrame):
-                return value
-            shutil.copytree(value.path, lab.out, dirs_exist_ok=True)
-            return type(value)(lab.out, value.facts)
-
-        return lineage_asset(group="test", name=name)(body)
+    from tests.lineage import claims_on, given
 
     inputs: dict[str, DirectoryArtifact | IndexArtifact | pd.DataFrame] = {
         "reranker": home.reranker, "passages": passages(), "retrieval_tracks": tracks(), "passage_embeddings": home.embeddings,
@@ -258,9 +246,8 @@ def made(home: Home, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRes
     own = SETTINGS.model_dump(mode="json") | {"encoder": f"path:{home.encoder}"}
     overrides = {"late_interaction": own, "retrieval": home.settings.model_dump(mode="json"), "reranker": {"tuning_queries": 6}}
     folder = tmp_path_factory.mktemp("instance")
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "late_interaction_study" in str(list(c.check_keys))]
     done = dg.materialize(
-        [*(given(name, value) for name, value in inputs.items()), asset, *checks], instance=dg.DagsterInstance.ephemeral(),
+        [*given(inputs), asset, *claims_on("late_interaction_study")], instance=dg.DagsterInstance.ephemeral(),
         resources=build_resources("starter", folder, overrides=overrides, journal=False), raise_on_error=False,
     )  # fmt: skip
     manifest = done.output_for_node("late_interaction_study").manifest

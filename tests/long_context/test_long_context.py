@@ -63,9 +63,8 @@ def made(corpus: DirectoryArtifact, tmp_path_factory: pytest.TempPathFactory) ->
     """The asset's result, and which of its claims held, by metric."""
     from assets.inference import long_context_study as asset
     from assets.lineage import Lab, lineage_asset
-    from curriculum.profile import load_profile
-    from pipelines.guardrails import bar_checks
     from resources.build import build_resources
+    from tests.lineage import claims_on
 
     @lineage_asset(group="test")
     def tokenized_corpus(lab: Lab) -> DirectoryArtifact:
@@ -74,7 +73,7 @@ def made(corpus: DirectoryArtifact, tmp_path_factory: pytest.TempPathFactory) ->
         return DirectoryArtifact(lab.out, corpus.facts)
 
     home, overrides = tmp_path_factory.mktemp("home"), {"long_context": TINY.model_dump(mode="json")}
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "long_context_study" in str(list(c.check_keys))]
+    checks = claims_on("long_context_study")
     done = dg.materialize(
         [tokenized_corpus, asset, *checks], instance=dg.DagsterInstance.ephemeral(), raise_on_error=False,
         resources=build_resources("starter", home, overrides=overrides, journal=False),

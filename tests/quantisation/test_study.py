@@ -65,9 +65,8 @@ def made(settings: QuantisationSettings, reader: ModelArtifact, tmp_path_factory
     """The asset's result, and which of its claims held, by metric."""
     from assets.inference import quantisation_study as asset
     from assets.lineage import Lab, lineage_asset
-    from curriculum.profile import load_profile
-    from pipelines.guardrails import bar_checks
     from resources.build import build_resources
+    from tests.lineage import claims_on
 
     @lineage_asset(group="test")
     def domain_corpus(lab: Lab) -> pd.DataFrame:
@@ -86,7 +85,7 @@ def made(settings: QuantisationSettings, reader: ModelArtifact, tmp_path_factory
         return ModelArtifact(lab.out)
 
     home, overrides = tmp_path_factory.mktemp("home"), {"quantisation": settings.model_dump(mode="json")}
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "quantisation_study" in str(list(c.check_keys))]
+    checks = claims_on("quantisation_study")
     done = dg.materialize(
         [domain_corpus, qa_dataset, qa_reader, asset, *checks], instance=dg.DagsterInstance.ephemeral(), raise_on_error=False,
         resources=build_resources("starter", home, overrides=overrides, journal=False),

@@ -54,12 +54,11 @@ def test_the_asset_reads_the_test_questions_once_and_is_reused(tmp_path: Path, m
     from assets.search import bm25_index, dense_index, passage_embeddings, passages, retrieval_tracks
     from assets.search_tuning import search_tuning_study
     from curriculum.crossencoder.model import CrossEncoder
-    from curriculum.profile import load_profile
     from curriculum.reranking.reranker import Reranker
     from curriculum.search_tuning.held_out import HeldOut
     from curriculum.syllabus import load_syllabus
-    from pipelines.guardrails import bar_checks
     from resources.build import build_resources
+    from tests.lineage import claims_on
 
     given, folder, readings = corpus(), tmp_path / "bert", []
     folder.mkdir()
@@ -86,7 +85,7 @@ def test_the_asset_reads_the_test_questions_once_and_is_reused(tmp_path: Path, m
         "search_tuning": {"trials": 4, "startup": 2, "passage_words": [14, 20], "depth": [20], "rerank_depth": [0, 4]},
     }
     made = [*map(table, given), passages, retrieval_tracks, bm25_index, passage_embeddings, dense_index, reranker, search_tuning_study]
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "search_tuning_study" in str(list(c.check_keys))]
+    checks = claims_on("search_tuning_study")
     instance = dg.DagsterInstance.ephemeral()
 
     def run() -> dg.ExecuteInProcessResult:

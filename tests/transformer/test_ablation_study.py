@@ -143,8 +143,7 @@ def test_a_killed_study_goes_on_with_the_next_cell(
 def test_the_asset_and_its_claims(corpus: DirectoryArtifact, resources: Callable[..., dict[str, Any]]) -> None:
     from assets.foundations import ablation_study as asset
     from assets.lineage import Lab, lineage_asset
-    from curriculum.profile import load_profile
-    from pipelines.guardrails import bar_checks
+    from tests.lineage import claims_on
 
     @lineage_asset(group="test")
     def tokenized_corpus(lab: Lab) -> DirectoryArtifact:
@@ -152,7 +151,7 @@ def test_the_asset_and_its_claims(corpus: DirectoryArtifact, resources: Callable
         shutil.copytree(corpus.path, lab.out, dirs_exist_ok=True)
         return DirectoryArtifact(lab.out, corpus.facts)
 
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "ablation_study" in str(list(c.check_keys))]
+    checks = claims_on("ablation_study")
     made = resources(ablations={**TINY.model_dump(mode="json"), "steps": 2, "validate_every": 1})
     done = dg.materialize([tokenized_corpus, asset, *checks], resources=made, instance=dg.DagsterInstance.ephemeral(), raise_on_error=False)
     passed = {e.check_name.removeprefix("claim_ablation_study_") for e in done.get_asset_check_evaluations() if e.passed}

@@ -214,17 +214,15 @@ def test_the_asset_with_a_small_decoder_of_ones_own(resources: Callable[..., dic
     from transformers import AutoTokenizer
 
     from assets.foundations import weight_bridges
-    from curriculum.profile import load_profile
     from curriculum.sources import model_folder
-    from curriculum.syllabus import load_syllabus
-    from pipelines.guardrails import bar_checks
     from resources.artifact_store import read_value
+    from tests.lineage import claims_on
 
     words = AutoTokenizer.from_pretrained(model_folder("packaged:minilm", tmp_path))
     decoder = tmp_path / "decoder"
     toy("llama", vocab_size=len(words)).save_pretrained(decoder)
     words.save_pretrained(decoder)
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "weight_bridges" in str(list(c.check_keys))]
+    checks = claims_on("weight_bridges")
     made = resources(bridges={"decoder": f"path:{decoder}"})
     done = dg.materialize([weight_bridges, *checks], resources=made, instance=dg.DagsterInstance.ephemeral())
     evaluations = done.get_asset_check_evaluations()

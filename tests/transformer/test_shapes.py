@@ -224,12 +224,10 @@ def test_bad_lengths_and_names_are_named() -> None:
 
 def test_the_study_and_its_asset(resources: Callable[..., dict[str, Any]]) -> None:
     from assets.foundations import shape_arithmetic
-    from curriculum.profile import load_profile
-    from curriculum.syllabus import load_syllabus
-    from pipelines.guardrails import bar_checks
     from resources.artifact_store import read_value
+    from tests.lineage import claims_on
 
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "shape_arithmetic" in str(list(c.check_keys))]
+    checks = claims_on("shape_arithmetic")
     made = resources()
     done = dg.materialize([shape_arithmetic, *checks], resources=made, instance=dg.DagsterInstance.ephemeral())
     passed = {e.check_name for e in done.get_asset_check_evaluations() if e.passed}

@@ -144,11 +144,9 @@ def test_a_leaking_mask_turns_its_check_red(
     corpus: DirectoryArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from assets.lineage import lineage_asset
-    from curriculum.profile import load_profile
-    from curriculum.syllabus import load_syllabus
     from curriculum.transformer import blocks as subject
-    from pipelines.guardrails import bar_checks
     from resources.build import build_resources
+    from tests.lineage import claims_on
 
     trained = train(corpus, tmp_path / "trained")
 
@@ -157,7 +155,7 @@ def test_a_leaking_mask_turns_its_check_red(
         """The real report on the tiny model."""
         return mini_transformer_report(trained, corpus, TINY, seed=0)
 
-    checks = [c for c in bar_checks(load_syllabus(), load_profile("starter")) if "mini_transformer_report" in str(list(c.check_keys))]
+    checks = claims_on("mini_transformer_report")
     assert checks
     assert dg.materialize([report, *checks], resources=build_resources("starter", tmp_path, journal=False)).success
     real = subject.fused_attention

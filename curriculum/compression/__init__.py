@@ -1,0 +1,1 @@
+"""Context compression: fewer tokens of the passages shown, chosen by sentence or by word, and what is lost with the others."""
