@@ -24,6 +24,7 @@ from curriculum.grounding.transfer_settings import TransferSettings
 from curriculum.hardware import ComputeSettings
 from curriculum.ingest.settings import CorpusSettings
 from curriculum.late_interaction.settings import LateInteractionSettings
+from curriculum.learned_sparse.settings import LearnedSparseSettings
 from curriculum.long_context.settings import LongContextSettings
 from curriculum.parallel.settings import ParallelSettings
 from curriculum.prompting.settings import PromptingSettings
@@ -98,6 +99,7 @@ class Profile(BaseModel):
     alignment: AlignmentSettings = AlignmentSettings()
     vector_search: VectorSearchSettings = VectorSearchSettings()
     late_interaction: LateInteractionSettings = LateInteractionSettings()
+    learned_sparse: LearnedSparseSettings = LearnedSparseSettings()
     search_tuning: SearchTuningSettings = SearchTuningSettings()
     expansion: ExpansionSettings = ExpansionSettings()
     compression: CompressionSettings = CompressionSettings()

@@ -32,16 +32,14 @@ from curriculum.reranking.reranker import Reranker
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.results import StudyResult
 from curriculum.retrieval.dense import Encoder, build_dense, embed_passages
-from curriculum.retrieval.passages import COLUMNS
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.storage import ArtifactStore
 from curriculum.syllabus import load_syllabus
 from tests.crossencoder.tiny import tiny_bert
+from tests.retrieval import animals
+from tests.retrieval.animals import WORDS, passages, tracks
 
 torch.set_num_threads(1)
-ANIMALS = ["cat", "dog", "horse", "mouse", "sheep", "goat", "duck", "bear", "wolf", "hare"]
-COLOURS = ["red", "green", "blue", "black"]
-WORDS = [*ANIMALS, *COLOURS, *"the is find not it lives in a house by river and page".split(), "[unused0]", "[unused1]"]
 SETTINGS = LateInteractionSettings(depth=12, queries=12, centroids=8, parity_queries=3, parity_passages=6, batch_size=16)
 TUNING = RerankerSettings(tuning_share=0.5, tuning_queries=6)
 CLAIMS = [bar for bar in load_syllabus().claims if bar.asset == "late_interaction_study"]
@@ -128,13 +126,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sentence_encoder(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Mean pooling over the same BERT; its files name a prompt for queries."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
-
-    folder = tmp_path_factory.mktemp("sentence")
-    made = SentenceTransformer(modules=[Transformer(str(bert), max_seq_length=128), Pooling(32)], prompts={"query": "find "}, device="cpu")
-    made.save_pretrained(str(folder))
-    return folder
+    return animals.sentence_encoder(bert, tmp_path_factory.mktemp("sentence"))
 
 
 def hidden(bert: Path, tokens: str) -> torch.Tensor:
@@ -175,28 +167,6 @@ def test_a_colbert_checkpoint_brings_its_projection_markers_masks_and_skipped_pu
     states = hidden(bert, "[unused1] the cat is red .")
     kept = [0, 1, 2, 3, 4, 5, 7]  # all but the full stop, which is read and not compared
     assert torch.allclose(passage, unit(states[kept] @ weight.T), atol=1e-5)
-
-
-def passages() -> pd.DataFrame:
-    rows = []
-    for animal in ANIMALS:
-        for number, colour in enumerate(COLOURS):
-            text = f"The {animal} is {colour}. " + "It lives in a house by the river. " * (number + 2)
-            own = {"passage_id": f"{animal}-{colour}", "doc_id": animal, "title": f"Page {animal}", "text": text}
-            rows.append({**dict.fromkeys(COLUMNS, ""), **own, "collection": "project", "position": 0})
-    return pd.DataFrame(rows)
-
-
-def tracks() -> pd.DataFrame:
-    """Each colour of an animal is asked for in two phrasings; the passage that names both is relevant."""
-    rows = []
-    for i, animal in enumerate(ANIMALS):
-        for colour in COLOURS[i % 2 :: 2]:
-            for n, query in enumerate((f"find the {colour} {animal}", f"the {animal} is {colour}")):
-                own = {"track": "animals", "collection": "project", "query_id": f"{animal}/{colour}/{n}", "query": query, "kind": ""}
-                own |= {"split": "dev" if i < 4 else "test", "group": f"{animal}/{colour}", "doc_ids": [animal]}
-                rows.append({**own, "relevant_ids": [f"{animal}-{colour}"], "grades": [2]})
-    return pd.DataFrame(rows)
 
 
 class Home:
