@@ -17,8 +17,13 @@ from curriculum.learned_sparse.settings import LearnedSparseSettings
 
 def is_sparse_encoder(folder: Path) -> bool:
     """Whether the files in ``folder`` are of a finished sparse encoder: SPLADE by sentence-transformers, with or without a model for queries."""
-    modules = folder / "modules.json"
-    return modules.exists() and any("sparse_encoder" in str(m.get("type")) for m in json.loads(modules.read_text(encoding="utf-8")))
+
+    def read(file: str) -> Any:
+        path = folder / file
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    named = read("config_sentence_transformers.json").get("model_type") == "SparseEncoder"
+    return named or any("sparse_encoder" in str(module.get("type")) for module in read("modules.json") or [])
 
 
 def has_head(folder: Path) -> bool:
@@ -76,7 +81,7 @@ class SparseTexts:
     @property
     def vocabulary(self) -> int:
         """How many terms there are."""
-        return int(self.model.get_embedding_dimension() or len(self.model.tokenizer))
+        return int(language_model(self.model).config.vocab_size)
 
     @property
     def activation(self) -> str:

@@ -23,6 +23,9 @@ class LearnedSparseSettings(BaseModel):
     batch_size: int = Field(16, ge=2, description="queries a step; the other queries' passages are negatives too")
     train_tokens: int = Field(64, ge=16, description="tokens of a passage in training")
     learning_rate: float = Field(5e-5, gt=0)
+    scale: float = Field(
+        0.1, gt=0, description="what inner products are multiplied by before the softmax; idf makes them large, SPLADE's own queries have 1"
+    )
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     warmup_share: float = Field(0.1, ge=0, le=1, description="share of the steps over which the learning rate rises from 0")

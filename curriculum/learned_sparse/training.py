@@ -101,13 +101,13 @@ def _teach_head(encoder: Any, texts: Sequence[str], run: Run) -> None:
     """Teach a new head, over a body that stays as it is, to name the piece at every place; some pieces are hidden.
 
     A softmax does not say where the zero of its logits lies, and SPLADE's activation cuts there: in the end the bias is moved such that a
-    passage activates ``start_terms`` terms.
+    passage activates ``start_terms`` terms on average.
     """
     model, settings, tokenizer = language_model(encoder), run.settings, encoder.tokenizer
     body = {id(p) for p in model.base_model.parameters()}
     fresh = [p for p in model.parameters() if id(p) not in body]  # the decoder's matrix is the word embeddings, so the body's
     optimizer = torch.optim.AdamW(fresh, lr=settings.head_learning_rate, weight_decay=0.0)
-    rng = np.random.default_rng(run.seed)
+    rng, special = np.random.default_rng(run.seed), torch.tensor(tokenizer.all_special_ids, device=model.device)
     plan = [rng.choice(len(texts), min(settings.batch_size, len(texts)), replace=False).tolist() for _ in range(settings.head_steps)]
 
     def read(chosen: list[int]) -> dict[str, torch.Tensor]:
@@ -121,7 +121,8 @@ def _teach_head(encoder: Any, texts: Sequence[str], run: Run) -> None:
         inputs["input_ids"] = torch.where(hidden & real, tokenizer.mask_token_id, ids)
         for group in optimizer.param_groups:
             group["lr"] = settings.head_learning_rate * schedule(number, settings.head_steps, settings.warmup_share)
-        loss = cross_entropy(model(**inputs).logits[real], ids[real])
+        named = real & ~torch.isin(ids, special)
+        loss = cross_entropy(model(**inputs).logits[named], ids[named])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -157,9 +158,9 @@ def fit(encoder: Any, tuples: Sequence[Tuple], run: Run) -> list[Any]:
     settings, negatives = run.settings, len(tuples[0].negatives)
     torch.manual_seed(run.seed)
     encoder.max_seq_length = settings.train_tokens
-    asks_model = sum(p.requires_grad for p in encoder.parameters()) > 0 and settings.query_weights == "mlm"
+    asks_model = settings.query_weights == "mlm"
     loss = SpladeLoss(
-        encoder, SparseMultipleNegativesRankingLoss(encoder), document_regularizer_weight=settings.passage_flops,
+        encoder, SparseMultipleNegativesRankingLoss(encoder, scale=settings.scale), document_regularizer_weight=settings.passage_flops,
         query_regularizer_weight=settings.query_flops if asks_model else None,
     )  # fmt: skip
     if settings.freeze_words:

@@ -40,7 +40,7 @@ from tests.retrieval import animals
 
 torch.set_num_threads(1)
 SETTINGS = LearnedSparseSettings(
-    head_steps=60, head_learning_rate=2e-2, start_terms=12, steps=4, batch_size=6, train_tokens=32, max_tokens=48, checkpoint_every=2,
+    head_steps=60, head_learning_rate=5e-2, start_terms=30, steps=4, batch_size=6, train_tokens=32, max_tokens=48, checkpoint_every=2,
     kept_terms=(4,), parity_queries=3, parity_passages=4, timed_queries=2,
 )  # fmt: skip
 MINING = EmbedderSettings(self_supervised_queries=20, mining_depth=8, positive_share=1.0)
@@ -169,10 +169,10 @@ def test_a_new_head_learns_the_pieces_it_stands_over_and_starts_sparse(home: Hom
     encoder = SparseTexts(made.path, SETTINGS)
     rows, own = encoder.passages(TEXTS), encoder.own_terms(TEXTS)
     assert is_sparse_encoder(made.path) and not has_head(home.bert) and not is_sparse_encoder(home.bert)
-    assert 4 <= rows.nnz / len(TEXTS) <= 24  # start_terms is 12, over other passages
+    assert 20 <= rows.nnz / len(TEXTS) <= 40  # start_terms is 30, over some passages
     untaught = home.train("untaught", SETTINGS.model_copy(update={"steps": 0, "head_steps": 0}))
     inside = [csr_matrix(r.multiply(own)).sum() / r.sum() for r in (rows, SparseTexts(untaught.path, SETTINGS).passages(TEXTS))]
-    assert inside[0] > 0.5 > inside[1]
+    assert inside[0] > 2 * inside[1]
 
 
 def test_a_query_without_a_model_weighs_its_pieces_by_idf(home: Home, trained: ModelArtifact) -> None:
