@@ -14,6 +14,7 @@ WORDS = [*ANIMALS, *COLOURS, *"the is find not it lives in a house by river and 
 
 
 def passages() -> pd.DataFrame:
+    """A passage for each colour of an animal."""
     rows = []
     for animal in ANIMALS:
         for number, colour in enumerate(COLOURS):
