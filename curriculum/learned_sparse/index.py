@@ -43,7 +43,8 @@ def load_rows(path: Path) -> csr_matrix:
 
 def rounded(rows: csr_matrix, scale: int) -> csr_matrix:
     """Weights times ``scale`` as whole numbers, int64; what rounds to 0 is no posting any more."""
-    made = csr_matrix((np.rint(rows.data * scale).astype(np.int64), rows.indices, rows.indptr), shape=rows.shape)
+    whole = np.rint(rows.data * scale).astype(np.int64)
+    made = csr_matrix((whole, rows.indices, rows.indptr), shape=rows.shape, copy=True)  # what follows writes into its arrays
     made.eliminate_zeros()
     return made
 

@@ -71,8 +71,9 @@ def test_pruning_keeps_the_strongest_terms(rows: csr_matrix, k: int) -> None:
 def test_flops_are_the_products_of_a_pair_and_rounding_stays_within_its_bound(queries: csr_matrix, passages: csr_matrix, scale: int) -> None:
     pairs = [np.count_nonzero((q > 0) & (p > 0)) for q in queries.toarray() for p in passages.toarray()]
     assert flops(queries, passages) == pytest.approx(np.mean(pairs))
+    before = passages.toarray()
     moved = np.abs((rounded(queries, scale) @ rounded(passages, scale).T).toarray() / scale**2 - (queries @ passages.T).toarray())
-    assert (moved <= rounding_bound(queries, passages, scale) + 1e-4).all()
+    assert (moved <= rounding_bound(queries, passages, scale) + 1e-4).all() and (passages.toarray() == before).all()
 
 
 def test_the_regulariser_rises_quadratically_and_then_stays() -> None:
