@@ -20,6 +20,7 @@ from curriculum.corpora.readers import Beir, read_judgements
 from curriculum.errors import DataError
 from curriculum.ingest.known_items import LEAST_ITEMS, LEAST_WORDS, KnownItems, choose_items, judgements, overlap
 from curriculum.ingest.parts import read_batches
+from curriculum.ingest.soundness import hit_rate, soundness
 from curriculum.results import Identity, Metric, StudyResult
 from curriculum.retrieval.bm25 import add_passages, remove_passages
 from curriculum.retrieval.dense import Encoder
@@ -73,6 +74,7 @@ def corpus_report(
     counts = {"documents": facts["documents"], "passages": corpus.passages.facts["passages"], "broken": facts["broken_count"]}
     more = [Metric(name=name, value=float(value), higher_is_better=name != "broken") for name, value in counts.items()]
     more += [Metric(name=row["measure"], value=row["value"], n=row["n"]) for row in trust]
+    more += [hit_rate(result), *soundness(corpus.index.path, corpus.passages.path, corpus.name, encoder)]
     return result.model_copy(
         update={
             "study": "own_corpus_report", "metrics": [*result.metrics, *more], "remarks": [_said(known, counts), *result.remarks],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,11 @@ class DenseIndex:
         if not isinstance(self._index, faiss.IndexRefineFlat):  # re-scored codes leave the vectors on disk; what scans them all reads them
             self._index = faiss.read_index(file)
         self._ids: list[str] = json.loads((path / collection / "ids.json").read_text(encoding="utf-8"))
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The passage of each vector, in their order."""
+        return self._ids
 
     def search(self, vectors: np.ndarray, k: int) -> Hits:
         """For each row of ``vectors`` [queries, dimension] its ``k`` best (passage_id, inner product), best first.

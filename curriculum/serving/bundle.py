@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ from curriculum.errors import IntegrityError
 from curriculum.generation.factory import build_generator
 from curriculum.grounding.verifier import SupportVerifier
 from curriculum.hardware import resolve_device
+from curriculum.ingest.parts import read_batches
 from curriculum.rag.answerers import ReaderAnswerer
 from curriculum.rag.assembly import build_answerer
 from curriculum.reranking.first_stage import first_stage
-from curriculum.reranking.reranker import Reranker, passage_texts
+from curriculum.reranking.reranker import Reranker
 from curriculum.retrieval.hybrid import HybridRetriever
-from curriculum.serving.promoted import promoted_versions
+from curriculum.serving.passages import SHOWN, Passages, Texts
+from curriculum.serving.promoted import index_asset, promoted_versions
 from curriculum.serving.quoting import QuotingAnswerer
 from curriculum.sources import PROMOTED, promoted_manifest
 from curriculum.storage import ArtifactStore, Manifest, again
@@ -34,12 +36,13 @@ Versions = Mapping[str, str]
 class Bundle:
     """Everything one request is answered with. A request holds it by reference until it ends, whatever is promoted meanwhile.
 
-    ``passages`` are rows of the table ``passages`` by id, ``texts`` what a model reads of each, ``threshold`` the support from
-    which a sentence counts as supported.
+    ``collection`` is what is searched, ``passages`` are its rows by id, ``texts`` what a model reads of each, ``threshold`` the support
+    from which a sentence counts as supported.
     """
 
     versions: Versions
-    passages: Mapping[str, Mapping[str, Any]]
+    collection: str
+    passages: Mapping[str, Mapping[str, str]]
     texts: Mapping[str, str]
     retriever: HybridRetriever
     reranker: Reranker
@@ -80,8 +83,9 @@ class Bundles:
             self._loaded[name, version] = known if known is not None else make()
             return self._loaded[name, version]
 
-        index = self._manifest("promoted_index", versions["promoted_index"])
-        retriever, passages, texts = once("index", index.version, lambda: self._index(index))
+        name = index_asset(self._profile)
+        index = self._manifest(name, versions[name])
+        collection, retriever, passages = once("index", index.version, lambda: self._index(index))
         reranker, verifier = (
             once(name, versions[name], lambda name=name, kind=kind: kind.load(self._path(name, versions), self._device))
             for name, kind in (("promoted_reranker", Reranker), ("promoted_verifier", SupportVerifier))
@@ -90,7 +94,7 @@ class Bundles:
         write = once("writer", versions.get("promoted_reader", ""), lambda: self._writer(versions))
         chosen = self._profile.rag.support_threshold
         threshold = verifier.threshold if chosen is None else chosen
-        return Bundle(dict(versions), passages, texts, retriever, reranker, verifier, write, threshold)
+        return Bundle(dict(versions), collection, passages, Texts(passages), retriever, reranker, verifier, write, threshold)
 
     def _manifest(self, asset: str, version: str) -> Manifest:
         manifest = self._store.manifest(asset, version)
@@ -104,25 +108,25 @@ class Bundles:
     def _model(self, uri: str) -> Path:
         return self._store.path(promoted_manifest(self._store, uri)) if uri.startswith(PROMOTED) else self._models(uri)
 
-    def _index(self, promoted: Manifest) -> tuple[HybridRetriever, dict[str, dict[str, Any]], dict[str, str]]:
-        """Both indexes under the settings they were built with, whatever the profile says by now, and their passages."""
+    def _index(self, promoted: Manifest) -> tuple[str, HybridRetriever, Passages]:
+        """The collection, both indexes under the settings they were built with, whatever the profile says by now, and their passages."""
         folder, built = self._store.path(promoted), promoted.facts
-        collection = self._profile.rag.collection
-        settings = self._profile.retrieval.model_copy(
-            update={"encoder": built["dense"]["encoder"], "k1": built["bm25"]["k1"], "b": built["bm25"]["b"]}
-        )
+        collection = built.get("name", self._profile.rag.collection)  # a user's corpus is one collection, of its own name
+        kept = {name: built["bm25"][name] for name in ("k1", "b") if name in built["bm25"]}
+        settings = self._profile.retrieval.model_copy(update={"encoder": built["dense"]["encoder"], **kept})
         retriever = first_stage(folder / "bm25", folder / "dense", settings, encoder=self._model(settings.encoder), device=self._device)
         retriever.search(["warm up"], 1, collection)  # opens both indexes; a collection that is not there is an error here
-        table = pd.read_parquet(self._store.path(self._passages(promoted)) / "table.parquet")
-        table = table[table["collection"] == collection]
-        return retriever, table.set_index("passage_id", drop=False).to_dict("index"), passage_texts(table)
+        return collection, retriever, Passages(self._passages(promoted, collection))
 
-    def _passages(self, promoted: Manifest) -> Manifest:
-        """The version of ``passages`` that the promoted index was built from: the lineage of its manifests says which."""
+    def _passages(self, promoted: Manifest, collection: str) -> Iterable[pd.DataFrame]:
+        """The passages that the promoted index was built from: the lineage of its manifests says which version."""
         assert promoted.target is not None, promoted.asset
         index = self._manifest(promoted.target["asset"], promoted.target["version"])
+        if own := index.made_from.get("own_corpus_passages"):
+            return read_batches(self._store.path(self._manifest("own_corpus_passages", own)), list(SHOWN))
         lexical = self._manifest("bm25_index", index.made_from["bm25_index"])
-        return self._manifest("passages", lexical.made_from["passages"])
+        table = pd.read_parquet(self._store.path(self._manifest("passages", lexical.made_from["passages"])) / "table.parquet")
+        return [table[table["collection"] == collection]]
 
     def _writer(self, versions: Versions) -> Writer:
         rag, seed = self._profile.rag, self._profile.seed

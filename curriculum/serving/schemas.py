@@ -33,6 +33,8 @@ class Passage(BaseModel):
     section: str
     source: str
     text: str
+    path: str = Field(description="of a user's own file, below the corpus's folder; empty for the project's passages")
+    place: str = Field(description="where in the file: the page, line or row; empty where it has none")
     scores: Scores
 
 

@@ -22,6 +22,7 @@ from tests.ingest.files import BIRDS, birds, story
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 NAMES = [asset.key.path[-1] for asset in ASSETS]
+JOB = {*NAMES, "promoted_own_corpus_index"}
 
 
 def materialise(made: dict[str, Any]) -> dict[str, Any]:
@@ -90,16 +91,16 @@ def test_the_assets_exist_only_under_a_profile_that_names_a_corpus(tmp_path: Pat
     from pipelines.definitions import build_definitions
 
     path = tmp_path / "mine.yaml"
-    for text, names in (("{}", set()), (f"corpus: {{path: {tmp_path}}}", set(NAMES))):
+    for text, names in (("{}", set()), (f"corpus: {{path: {tmp_path}}}", JOB)):
         path.write_text(text)
         defs = build_definitions(str(path))
         keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
-        assert keys & set(NAMES) == names and "passages" in keys
+        assert keys & JOB == names and "passages" in keys
         jobs = {job.name for job in defs.resolve_all_job_defs()}
         assert ("corpus" in jobs) == bool(names)
         selected = {key.to_user_string() for key in defs.resolve_job_def("lineage").asset_layer.selected_asset_keys}
-        assert selected & set(NAMES) == names
-    assert {key.to_user_string() for key in defs.resolve_job_def("corpus").asset_layer.selected_asset_keys} == set(NAMES)
+        assert selected & JOB == names
+    assert {key.to_user_string() for key in defs.resolve_job_def("corpus").asset_layer.selected_asset_keys} == JOB
     assert own_corpus_assets(load_profile("starter")) == []
 
 
