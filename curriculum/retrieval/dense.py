@@ -21,7 +21,7 @@ from curriculum.errors import DataError
 from curriculum.retrieval.bm25 import Hits
 from curriculum.retrieval.passages import contents
 from curriculum.retrieval.settings import RetrievalSettings
-from curriculum.vector_search.kinds import chosen
+from curriculum.vector_search.kinds import chosen, vectors_of
 from curriculum.vector_search.settings import VectorSearchSettings
 
 SHARD = 512
@@ -151,6 +151,11 @@ class DenseIndex:
     def ids(self) -> Sequence[str]:
         """The passage of each vector, in their order."""
         return self._ids
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 [passages, dimension], in place: they go with this object."""
+        return vectors_of(self._index)
 
     def search(self, vectors: np.ndarray, k: int) -> Hits:
         """For each row of ``vectors`` [queries, dimension] its ``k`` best (passage_id, inner product), best first.

@@ -77,6 +77,18 @@ def test_judgements_in_beirs_layout_are_used(resources: Callable[..., dict[str, 
     assert "judgements are the folder's own" in report.remarks[0] and report.metric("known_item_share") is None
 
 
+def test_an_index_that_is_not_scanned_is_measured_exactly_and_its_own_loss_beside_it(
+    resources: Callable[..., dict[str, Any]], tmp_path: Path, encoder_folder: Path
+) -> None:
+    few = {"scan_ms": 1e-9, "links": 4}
+    values = materialise(resources(**overrides(birds(tmp_path / "birds"), encoder_folder), vector_search=few))
+    index, report = values["own_corpus_index"], values["own_corpus_report"]
+    assert index.facts["dense"]["kinds"] == {"birds": "hnsw"}
+    recall = report.metric("vector_recall")
+    assert recall.n == len(BIRDS) and 0.9 <= recall.value <= 1.0
+    assert report.value("bm25_ndcg_at_10") > 0.5 and report.value("mteb_difference") < 1e-4 and report.value("passages_missing") == 0
+
+
 def test_a_corpus_that_gives_no_known_items_says_what_to_add(resources: Callable[..., dict[str, Any]], tmp_path: Path, encoder_folder: Path) -> None:
     folder = tmp_path / "few"
     folder.mkdir()
