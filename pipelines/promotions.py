@@ -16,6 +16,7 @@ PROMOTIONS = {
         "measured": ("bm25_index", "dense_index"),
     },
     "promoted_embedder": {"candidate": "embedder", "evidence": "embedder_report", "group": "search", "deep": True},
+    "promoted_search_settings": {"candidate": "search_settings", "evidence": "search_tuning_study", "group": "search", "deep": True},
     "promoted_reranker": {"candidate": "reranker", "evidence": "reranker_report", "group": "search"},
     "promoted_verifier": {"candidate": "support_verifier", "evidence": "verifier_calibration", "group": "rag"},
 }

@@ -41,7 +41,8 @@ def build_index(
     progress(f"{name}: {counts['added']} passages added to BM25, {counts['removed']} removed")
     table = pd.concat(read_batches(passages.path, ["passage_id", "digest"]), ignore_index=True)
     table.to_parquet(out / "passages.parquet", index=False)
-    return IndexArtifact(out, {"name": name, "how": how, "dense": dense.facts, "bm25": {**counts, "passages": {name: len(table)}}})
+    facts = {"name": name, "passage_words": passages.facts["words"], "dense": dense.facts, "bm25": {**counts, "passages": {name: len(table)}}}
+    return IndexArtifact(out, {**facts, "how": how})
 
 
 def update_bm25(passages: Path, earlier: Path | None, out: Path, name: str) -> dict[str, int]:

@@ -42,9 +42,9 @@ class Clock:
         self.milliseconds["total"] = 1000 * (time.perf_counter() - begun)
 
 
-def find(bundle: Bundle, query: str, count: int, *, depth: int, clock: Clock) -> list[Passage]:
-    """The ``count`` best passages; the first ``depth`` of the fusion are reranked, as the measured pipeline does."""
-    legs = {}
+def find(bundle: Bundle, query: str, count: int, *, clock: Clock) -> list[Passage]:
+    """The ``count`` best passages; the first of the fusion are reranked, as the measured pipeline does."""
+    legs, depth = {}, bundle.setting.rerank_depth
     for name in LEGS:
         with clock.stage(name):
             legs[name] = bundle.retriever.leg(name, [query], max(count, bundle.retriever.depth), bundle.collection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from curriculum.hardware import resolve_device
 from curriculum.ingest.parts import read_batches
 from curriculum.rag.answerers import ReaderAnswerer
 from curriculum.rag.assembly import build_answerer
-from curriculum.reranking.first_stage import first_stage
 from curriculum.reranking.reranker import Reranker
+from curriculum.retrieval.dense import Encoder
 from curriculum.retrieval.hybrid import HybridRetriever
+from curriculum.search_tuning.chosen import read_chosen
+from curriculum.search_tuning.settings import SearchSetting
 from curriculum.serving.passages import SHOWN, Passages, Texts
-from curriculum.serving.promoted import index_asset, promoted_versions
+from curriculum.serving.promoted import TUNED, collection_of, index_asset, misfit, passage_words_of, promoted_versions
 from curriculum.serving.quoting import QuotingAnswerer
 from curriculum.sources import PROMOTED, promoted_manifest
 from curriculum.storage import ArtifactStore, Manifest, again
@@ -30,18 +33,20 @@ if TYPE_CHECKING:
 
 Writer = Callable[[str, Sequence[str]], Iterator[str]]  # of a question and its passages; gives the draft piece by piece
 Versions = Mapping[str, str]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Bundle:
     """Everything one request is answered with. A request holds it by reference until it ends, whatever is promoted meanwhile.
 
-    ``collection`` is what is searched, ``passages`` are its rows by id, ``texts`` what a model reads of each, ``threshold`` the support
-    from which a sentence counts as supported.
+    ``collection`` is what is searched and ``setting`` how, ``passages`` are its rows by id, ``texts`` what a model reads of each,
+    ``threshold`` the support from which a sentence counts as supported.
     """
 
     versions: Versions
     collection: str
+    setting: SearchSetting
     passages: Mapping[str, Mapping[str, str]]
     texts: Mapping[str, str]
     retriever: HybridRetriever
@@ -85,7 +90,10 @@ class Bundles:
 
         name = index_asset(self._profile)
         index = self._manifest(name, versions[name])
-        collection, retriever, passages = once("index", index.version, lambda: self._index(index))
+        collection, setting = collection_of(index, self._profile), self._setting(index, versions)
+        searched = f"{index.version} {versions.get(TUNED, '')}"  # a setting belongs to the opened index: Lucene keeps its k1 and b
+        retriever = once("retriever", searched, lambda: self._retriever(index, collection, setting))
+        passages = once("passages", index.version, lambda: Passages(self._passages(index, collection)))
         reranker, verifier = (
             once(name, versions[name], lambda name=name, kind=kind: kind.load(self._path(name, versions), self._device))
             for name, kind in (("promoted_reranker", Reranker), ("promoted_verifier", SupportVerifier))
@@ -94,7 +102,7 @@ class Bundles:
         write = once("writer", versions.get("promoted_reader", ""), lambda: self._writer(versions))
         chosen = self._profile.rag.support_threshold
         threshold = verifier.threshold if chosen is None else chosen
-        return Bundle(dict(versions), collection, passages, Texts(passages), retriever, reranker, verifier, write, threshold)
+        return Bundle(dict(versions), collection, setting, passages, Texts(passages), retriever, reranker, verifier, write, threshold)
 
     def _manifest(self, asset: str, version: str) -> Manifest:
         manifest = self._store.manifest(asset, version)
@@ -108,15 +116,29 @@ class Bundles:
     def _model(self, uri: str) -> Path:
         return self._store.path(promoted_manifest(self._store, uri)) if uri.startswith(PROMOTED) else self._models(uri)
 
-    def _index(self, promoted: Manifest) -> tuple[str, HybridRetriever, Passages]:
-        """The collection, both indexes under the settings they were built with, whatever the profile says by now, and their passages."""
-        folder, built = self._store.path(promoted), promoted.facts
-        collection = built.get("name", self._profile.rag.collection)  # a user's corpus is one collection, of its own name
-        kept = {name: built["bm25"][name] for name in ("k1", "b") if name in built["bm25"]}
-        settings = self._profile.retrieval.model_copy(update={"encoder": built["dense"]["encoder"], **kept})
-        retriever = first_stage(folder / "bm25", folder / "dense", settings, encoder=self._model(settings.encoder), device=self._device)
+    def _setting(self, index: Manifest, versions: Versions) -> SearchSetting:
+        """How is searched: as the promoted settings say where ``versions`` has them, else as the profile, by the BM25 that was measured."""
+        if TUNED in versions:
+            return read_chosen(self._path(TUNED, versions))
+        tuned = self._store.manifest(TUNED)
+        if tuned is not None and self._profile.serving.tuned_search and (reason := misfit(tuned, index, self._profile)):
+            _log.warning("%s %s are not applied: %s", TUNED, tuned.version, reason)
+        retrieval, bm25 = self._profile.retrieval, index.facts["bm25"]
+        return SearchSetting(
+            passage_words=passage_words_of(index, self._profile), fusion="rrf", dense_weight=0.5, depth=retrieval.depth,
+            k1=bm25.get("k1", retrieval.k1), b=bm25.get("b", retrieval.b), rerank_depth=self._profile.rag.depth,
+        )  # fmt: skip
+
+    def _retriever(self, promoted: Manifest, collection: str, setting: SearchSetting) -> HybridRetriever:
+        """Both indexes, and the encoder that the dense one was built by, whatever the profile says by now."""
+        folder, source = self._store.path(promoted), promoted.facts["dense"]["encoder"]
+        encoder = Encoder(self._model(source), self._profile.retrieval.model_copy(update={"encoder": source}), self._device)
+        retriever = HybridRetriever(
+            folder / "bm25", folder / "dense", encoder, fusion=setting.fusion, weights=[1 - setting.dense_weight, setting.dense_weight],
+            depth=setting.depth, k1=setting.k1, b=setting.b,
+        )  # fmt: skip
         retriever.search(["warm up"], 1, collection)  # opens both indexes; a collection that is not there is an error here
-        return collection, retriever, Passages(self._passages(promoted, collection))
+        return retriever
 
     def _passages(self, promoted: Manifest, collection: str) -> Iterable[pd.DataFrame]:
         """The passages that the promoted index was built from: the lineage of its manifests says which version."""

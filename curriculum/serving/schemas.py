@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from curriculum.search_tuning.settings import SearchSetting
+
 
 class Problem(BaseModel):
     """Why a request was refused, in one sentence."""
@@ -97,6 +99,7 @@ class Health(BaseModel):
     status: Literal["ok"]
     profile: str
     versions: dict[str, str]
+    search: SearchSetting = Field(description="how is searched: as promoted_search_settings say where the versions name them, else the profile")
     since: str
     swaps: int
     problem: str

@@ -77,7 +77,7 @@ def corpus(tmp_path: Path, encoder_folder: Path) -> Corpus:
 
 
 def first(served: Served, query: str) -> Any:
-    return find(served.bundle, query, 3, depth=5, clock=Clock())[0]
+    return find(served.bundle, query, 3, clock=Clock())[0]
 
 
 def test_a_folder_is_promoted_and_answers_and_an_edit_is_exchanged_and_rolled_back(corpus: Corpus) -> None:
