@@ -6,7 +6,6 @@ question together with that passage (Xiong et al., 2021), GoldEn Retriever asks 
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -51,8 +50,9 @@ class Asking:
         if way == "sentence":
             parts = sentences(text) or [text]
             return f"{question} {parts[int(np.argmax(self.passages(parts) @ self.queries([question])[0]))]}"
-        new = dict.fromkeys(word for word in _words(text) if word not in set(_words(question)) and not word.isdigit())
-        rare = sorted(new, key=lambda word: math.log(len(self.texts) / self.frequency[word]), reverse=True)
+        said = set(_words(question))
+        new = dict.fromkeys(word for word in _words(text) if word not in said and not word.isdigit())
+        rare = sorted(new, key=lambda word: self.frequency[word])
         return f"{question} {' '.join(rare[: settings.terms])}"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from curriculum.evaluation.statistics import bootstrap_mean, paired_bootstrap
+from curriculum.evaluation.metrics import low_metric, mean_metric, paired_metric
 from curriculum.multi_hop.hops import WAYS
 from curriculum.multi_hop.settings import MultiHopSettings
 from curriculum.plots import draw
@@ -30,12 +30,12 @@ def report(
     - ``evidence_gain__WAY``, ``f1_gain__WAY``: paired differences from ``single``;
     - ``own_gain``: evidence of the second searches alone after the question's own first passage against another question's.
     """
-    units = rows.drop(columns=["query", "kind", *(c for c in rows if c.startswith("answer__"))]).drop(columns="example_id").groupby("group").mean()
+    units = rows.groupby("group").mean(numeric_only=True)
     ways = (SINGLE, *WAYS)
-    means = [_mean(f"{m}__{way}", units, seed) for way in ways for m in MEASURES]
-    gains = [_paired(f"{m}_gain__{way}", units[f"{m}__{way}"], units[f"{m}__{SINGLE}"], seed) for way in WAYS for m in MEASURES]
-    own = _paired("own_gain", units["second__own"], units[f"second__{CONTROL}"], seed)
-    lows = [Metric(name=m.name.replace("_gain", "_gain_low"), value=float(m.low or 0.0), n=m.n) for m in (own, *gains)]
+    means = [mean_metric(f"{m}__{way}", units[f"{m}__{way}"], seed) for way in ways for m in MEASURES]
+    gains = [paired_metric(f"{m}_gain__{way}", units[f"{m}__{way}"], units[f"{m}__{SINGLE}"], seed) for way in WAYS for m in MEASURES]
+    own = paired_metric("own_gain", units["second__own"], units[f"second__{CONTROL}"], seed)
+    lows = [low_metric(m.name.replace("_gain", "_gain_low"), m) for m in (own, *gains)]
     kinds = pd.concat([rows.assign(kind="all"), rows]).groupby("kind", sort=True)
     by_kind = kinds[[f"{m}__{way}" for m in MEASURES for way in ways]].mean().reset_index()
     return StudyResult(
@@ -47,17 +47,6 @@ def report(
         tables={"by_kind": by_kind, "answers": rows[["example_id", "query", *(f"answer__{w}" for w in ways)]], "kept": curves},
         plots={"evidence": _plot(by_kind)},
     )  # fmt: skip
-
-
-def _mean(name: str, units: pd.DataFrame, seed: int) -> Metric:
-    values = units[name].to_numpy()
-    low, high = bootstrap_mean(values, seed=seed)
-    return Metric(name=name, value=float(values.mean()), n=len(values), low=low, high=high)
-
-
-def _paired(name: str, new: pd.Series, old: pd.Series, seed: int) -> Metric:
-    found = paired_bootstrap(new.to_numpy(), old.to_numpy(), seed=seed)
-    return Metric(name=name, value=found.difference, low=found.low, high=found.high, n=found.n)
 
 
 def _remarks(found: dict[str, Metric], kept: dict[str, int], rows: pd.DataFrame, settings: MultiHopSettings) -> list[str]:
