@@ -15,8 +15,7 @@ from curriculum.generation.factory import build_generator
 from curriculum.grounding.verifier import SupportVerifier
 from curriculum.hardware import resolve_device
 from curriculum.ingest.parts import read_batches
-from curriculum.rag.answerers import ReaderAnswerer
-from curriculum.rag.assembly import build_answerer
+from curriculum.rag.assembly import build_reader
 from curriculum.reranking.reranker import Reranker
 from curriculum.retrieval.dense import Encoder
 from curriculum.retrieval.hybrid import HybridRetriever
@@ -155,10 +154,5 @@ class Bundles:
         if rag.answerer == "generator":
             generator = build_generator(self._profile.generator, self._model, self._device)
             return QuotingAnswerer(generator, max_new_tokens=rag.max_new_tokens, passage_words=rag.passage_words, seed=seed).stream
-        reader = build_answerer(rag, reader=self._path("promoted_reader", versions), generator=_none, device=self._device)
-        assert isinstance(reader, ReaderAnswerer)
+        reader = build_reader(self._path("promoted_reader", versions), self._device)
         return lambda question, contexts: iter([reader.answer([question], [contexts])[0].text])
-
-
-def _none() -> Any:
-    raise AssertionError("a reader answers")
