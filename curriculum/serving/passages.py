@@ -30,12 +30,9 @@ class Passages(Mapping[str, dict[str, str]]):
         self._rows.execute("CREATE UNIQUE INDEX by_id ON passages (passage_id)")
         self._rows.commit()
 
-    def _one(self, query: str, *given: str) -> tuple[str, ...] | None:
-        with self._lock:
-            return self._rows.execute(query, given).fetchone()
-
     def __getitem__(self, passage_id: str) -> dict[str, str]:
-        found = self._one(f"SELECT {', '.join(SHOWN)} FROM passages WHERE passage_id = ?", passage_id)
+        with self._lock:
+            found = self._rows.execute(f"SELECT {', '.join(SHOWN)} FROM passages WHERE passage_id = ?", (passage_id,)).fetchone()
         if found is None:
             raise KeyError(passage_id)
         return dict(zip(SHOWN, found, strict=True))
@@ -46,7 +43,8 @@ class Passages(Mapping[str, dict[str, str]]):
         return (passage_id for (passage_id,) in ids)
 
     def __len__(self) -> int:
-        return int((self._one("SELECT count(*) FROM passages") or "0")[0])
+        with self._lock:
+            return int(self._rows.execute("SELECT count(*) FROM passages").fetchone()[0])
 
 
 class Texts(Mapping[str, str]):
