@@ -21,6 +21,7 @@ from assets import (
     inference,
     late_interaction,
     learned_sparse,
+    multi_hop,
     own_corpus,
     parallelism,
     prompting,
@@ -47,7 +48,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 ASSET_MODULES = [
     corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
-    adapter_studies, alignment, vector_search, late_interaction, learned_sparse, search_tuning, expansion, compression,
+    adapter_studies, alignment, vector_search, late_interaction, learned_sparse, search_tuning, expansion, compression, multi_hop,
 ]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",
