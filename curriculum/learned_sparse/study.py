@@ -18,12 +18,12 @@ from curriculum.learned_sparse.plots import draw_sizes
 from curriculum.learned_sparse.report import per_example, size_table, sparse_metrics, sparse_remarks, system_table, track_table
 from curriculum.learned_sparse.settings import LearnedSparseSettings
 from curriculum.learned_sparse.systems import Bench
-from curriculum.reranking.reranker import passage_texts
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.reranking.training import split_dev
 from curriculum.results import StudyResult
 from curriculum.retrieval.hybrid import HybridRetriever, fuse
 from curriculum.retrieval.measure import Searched, ndcg, search_legs
+from curriculum.retrieval.passages import contents
 from curriculum.storage import digest_of, file_sha256
 
 TWO, THREE = ("bm25", "dense"), ("bm25", "dense", "sparse")
@@ -46,7 +46,8 @@ def learned_sparse_study(
     if test.empty or dev.empty:
         raise DataError("retrieval_tracks needs queries of the splits 'test' and 'dev': the one is reported on, the other chooses the weights")
     asked = pd.concat([test, untrained_dev(dev, tuning, seed)], ignore_index=True)
-    texts, searched, described, parity = passage_texts(passages), list[Searched](), dict[str, dict[str, Any]](), list[dict[str, float]]()
+    texts = dict(zip(passages["passage_id"].astype(str), contents(passages), strict=True))
+    searched, described, parity = list[Searched](), dict[str, dict[str, Any]](), list[dict[str, float]]()
     times: dict[str, list[float]] = {}
     for collection, rows in asked.groupby("collection", sort=True):
         bench = Bench(folders["sparse"], str(collection), texts, encoder, settings, seed)

@@ -19,6 +19,7 @@ def tiny_bert(folder: Path, words: list[str] | None = None) -> Path:
     characters = list(string.ascii_lowercase + string.digits + ".,:;?!()'%-")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
     vocabulary += sorted(set(words or WORDS) - set(characters))
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True)
     config = BertConfig(
