@@ -166,7 +166,8 @@ class ImpactIndex:
             weights = zip(whole.indices[places].tolist(), whole.data[places].tolist(), strict=True)
             self._encoded.weights = {str(term): int(weight) for term, weight in weights}
             found = self._searcher.search("", k) if self._encoded.weights else []
-            hits.append(ranked({h.docid: float(h.score) for h in found}, k))
+            # Anserini takes a millionth from each of a row of equal scores (ScoreTiesAdjusterReranker); whole numbers have no tenths
+            hits.append(ranked({h.docid: round(float(h.score), 1) for h in found}, k))
         return hits
 
 

@@ -84,15 +84,17 @@ def test_both_indexes_find_what_the_products_say_in_one_order(tmp_path: Path) ->
     rng = np.random.default_rng(0)
     dense = np.where(rng.random((30, 40)) < 0.3, rng.random((30, 40)) * 3, 0).astype(np.float32)
     dense[5] = 0.0
+    dense[[11, 17, 23]], dense[:, 39] = 0.0, 0.0
+    dense[[11, 17, 23], 39] = 0.1  # equal and small scores, from which Lucene's searcher takes millionths
     dense[:, 7] = 1.0  # a term that stands in every passage: its idf is 0, for which pyserini would leave it out of queries
     weights = (dense[[2, 9]] * (rng.random((2, 40)) < 0.5)).astype(np.float32)
-    weights[0, 7] = 2.0
+    weights[0, 7], weights[1, 7], weights[1, 39] = 2.0, 0.0, 0.04
     ids, asked = [f"p{i:02d}" for i in range(30)], csr_matrix(weights)
     write_index(tmp_path / "all", ids, csr_matrix(dense), 50)
     exact, lucene = SparseIndex(tmp_path, "all"), ImpactIndex(tmp_path, "all", 50)
     scores = weights @ dense.T
     for hits, own in zip(exact.search(asked, 5), scores, strict=True):
-        assert [pid for pid, _ in hits] == [ids[i] for i in np.argsort(-own)[:5]] and hits[0][1] == pytest.approx(own.max(), rel=1e-5)
+        assert [pid for pid, _ in hits] == [ids[i] for i in np.argsort(-own, kind="stable")[:5]] and hits[0][1] == pytest.approx(own.max(), rel=1e-5)
     whole = (rounded(asked, 50) @ rounded(csr_matrix(dense), 50).T).toarray()
     for hits, own in zip(lucene.search(asked, 30), whole, strict=True):
         assert dict(hits) == {ids[i]: float(own[i]) for i in np.flatnonzero(own)}
