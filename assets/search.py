@@ -59,9 +59,10 @@ def passage_embeddings(lab: Lab, passages: pd.DataFrame) -> DirectoryArtifact:
 @lineage_asset(group="search", kinds={"faiss"}, settings=("vector_search", "retrieval"), topics=("semantic_search",))
 def dense_index(lab: Lab, passage_embeddings: DirectoryArtifact) -> IndexArtifact:
     """An inner-product index a collection: exact while a scan is short, then HNSW, then re-scored codes."""
+    from curriculum.cluster.indexing import codes_by
     from curriculum.retrieval.dense import build_dense
 
-    return build_dense(passage_embeddings, lab.out, lab.settings)
+    return build_dense(passage_embeddings, lab.out, lab.settings, codes_by(lab.profile.compute, lab.progress))
 
 
 @lineage_asset(group="search", kinds={"lucene", "faiss"}, settings="retrieval")

@@ -54,7 +54,7 @@ def ray_session(address: str, progress: Callable[[str], None], *, model_bytes: i
         return
     named = address or os.environ.get("RAY_ADDRESS", "")
     here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES + 2 * model_bytes, "_node_ip_address": "127.0.0.1"}
-    with _signals_kept(), _path_for_workers():
+    with _signals_kept(), workers_path():
         try:
             ray.init(address=named or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if named else here))
         except (ConnectionError, ValueError) as error:
@@ -81,7 +81,7 @@ def _signals_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _path_for_workers() -> Iterator[None]:
+def workers_path() -> Iterator[None]:
     """Processes that a local cluster starts find this project and ray where this one does."""
     before = os.environ.get("PYTHONPATH")
     parts = [str(ROOT), *([str(TOOLS)] if str(TOOLS) in sys.path else []), *([before] if before else [])]

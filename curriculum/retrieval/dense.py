@@ -23,7 +23,7 @@ from curriculum.errors import DataError
 from curriculum.retrieval.bm25 import Hits
 from curriculum.retrieval.passages import contents
 from curriculum.retrieval.settings import RetrievalSettings
-from curriculum.vector_search.kinds import chosen
+from curriculum.vector_search.kinds import Codes, chosen
 from curriculum.vector_search.settings import VectorSearchSettings
 
 SHARD = 512
@@ -167,10 +167,12 @@ def _sha256(vectors: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(vectors).data).hexdigest()
 
 
-def build_dense(embeddings: DirectoryArtifact, out: Path, search: VectorSearchSettings | None = None) -> IndexArtifact:
+def build_dense(
+    embeddings: DirectoryArtifact, out: Path, search: VectorSearchSettings | None = None, codes: Codes | None = None
+) -> IndexArtifact:
     """Inner-product indexes, ``out/COLLECTION/{index.faiss, ids.json}``, of vectors in one file or in shards.
 
-    Exact, or of the kind that ``search`` chooses for the collection's size.
+    Exact, or of the kind that ``search`` chooses for the collection's size; ``codes`` fills what is made of codes in faiss's place.
 
     Raises:
         DataError: vectors and ids differ in number.
@@ -185,7 +187,7 @@ def build_dense(embeddings: DirectoryArtifact, out: Path, search: VectorSearchSe
         if index is None or len(ids) != index.ntotal:
             found = 0 if index is None else index.ntotal
             raise DataError(f"{folder} holds {found} vectors for {len(ids)} ids; materialise passage_embeddings again")
-        kinds[folder.name], index = chosen(index, search) if search else ("flat", index)
+        kinds[folder.name], index = chosen(index, search, codes=codes) if search else ("flat", index)
         (out / folder.name).mkdir(parents=True)
         faiss.write_index(index, str(out / folder.name / "index.faiss"))
         (out / folder.name / "ids.json").write_text(json.dumps(ids), encoding="utf-8")

@@ -80,7 +80,7 @@ def test_every_batch_is_finished_once_whoever_dies(sizes: list[int], events: lis
             assert board.lose(gone) == held.pop(gone)
         elif event < 60 and (given_out := board.give()):
             worker, number, texts = given_out
-            assert len(texts) == sizes[number] and number not in sum(held.values(), [])
+            assert len(texts) == sizes[number] and number not in {n for numbers in held.values() for n in numbers}
             held[worker].append(number)
             assert len(held[worker]) <= EACH
         elif any(held.values()):
@@ -208,7 +208,7 @@ def test_known_texts_are_not_sent_whatever_is_finished_first(draws: list[int], k
     made = dict(reusing.map(batches))
     np.testing.assert_array_equal(np.concatenate([made[n] for n in range(len(batches))]), EXPECTED)
     assert (reusing.encoded, reusing.reused) == (len(TEXTS) - len(known), len(known))
-    assert sorted(sum(encoder.asked, [])) == sorted(text for n, text in enumerate(TEXTS) if n not in known)
+    assert sorted(text for texts in encoder.asked for text in texts) == sorted(text for n, text in enumerate(TEXTS) if n not in known)
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
