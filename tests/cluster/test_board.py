@@ -183,7 +183,6 @@ def test_what_was_finished_out_of_turn_is_kept_when_the_driver_dies(tmp_path: Pa
     kept = {path.name for path in tmp_path.iterdir()}
     assert len(kept) == 5 and shards[0].kept.name not in kept
     one_by_one = Lengths([0])
-    one_by_one.map = None  # type: ignore[assignment, method-assign]
     resumed = type("Serial", (), {"passages": one_by_one.passages, "dimension": 2})()
     np.testing.assert_array_equal(run(resumed, shards), EXPECTED)
     assert len(one_by_one.asked) == len(shards) - 5
