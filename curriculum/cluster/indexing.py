@@ -2,8 +2,8 @@
 
 An exact index is its vectors one after another: reading them is all there is to do. A graph (HNSW) cannot be made in parts that merge to the
 same graph. Cells and codebooks are trained once, on vectors that are all in one place. BM25 could be: Lucene adds one index to another, and the
-merged one has the collection's own statistics. But it takes in 10,000 passages a core-second, some 500 times what an encoder does, and merging
-writes every byte a second time; so it is one process here.
+merged one has the collection's own statistics. But it takes in 9,000 passages a core-second, almost 400 times what an encoder does (docs/scale.md),
+and merging writes every byte a second time; so it is one process here.
 """
 
 from __future__ import annotations
