@@ -21,7 +21,6 @@ def context_compression_study(
     promoted_index: IndexArtifact,
     passages: pd.DataFrame,
     promoted_reranker: ModelArtifact,
-    promoted_verifier: ModelArtifact,
     promoted_reader: ModelArtifact,
     notes_questions: pd.DataFrame,
 ) -> StudyResult:
@@ -30,19 +29,18 @@ def context_compression_study(
     from curriculum.compression.study import context_compression_study
     from curriculum.compression.surprise import Surprise
     from curriculum.compression.systems import Judges
-    from curriculum.rag.assembly import build_pipeline
+    from curriculum.crossencoder.model import CrossEncoder
+    from curriculum.rag.assembly import build_reader
     from curriculum.rag.questions import asked_questions
+    from curriculum.reranking.first_stage import first_stage
     from curriculum.retrieval.dense import Encoder
 
-    rag, retrieval, source = lab.profile.rag, lab.profile.retrieval, promoted_index.facts["dense"]["encoder"]
-    pipeline = build_pipeline(
-        promoted_index, promoted_reranker, promoted_verifier, promoted_reader, rag.model_copy(update={"answerer": "reader"}), retrieval,
-        model=lab.model, generator=lab.generator, device=lab.device, seed=lab.seed,
-    )  # fmt: skip
-    surprise = Surprise(lab.model(lab.settings.model), lab.device)
+    rag, retrieval, index, source = lab.profile.rag, lab.profile.retrieval, promoted_index.path, promoted_index.facts["dense"]["encoder"]
+    encoder, cross_encoder = Encoder(lab.model(source), retrieval, lab.device), CrossEncoder.load(promoted_reranker.path, lab.device)
     return context_compression_study(
-        asked_questions(notes_questions, rag, retrieval, lab.dataset), passages, pipeline.retriever,
-        Judges(Encoder(lab.model(source), retrieval, lab.device), pipeline.reranker.encoder, surprise), pipeline.answerer, lab.settings,
-        collection=rag.collection, seed=lab.seed, cells=Cells(lab.checkpoints, lab.progress),
+        asked_questions(notes_questions, rag, retrieval, lab.dataset), passages,
+        first_stage(index / "bm25", index / "dense", retrieval, encoder=lab.model(source), device=lab.device),
+        Judges(encoder, cross_encoder, Surprise(lab.model(lab.settings.model), lab.device)), build_reader(promoted_reader.path, lab.device),
+        lab.settings, collection=rag.collection, seed=lab.seed, cells=Cells(lab.checkpoints, lab.progress),
         identities=[lab.identity(lab.settings.model, "model of surprise"), lab.identity(source, "encoder")],
     )  # fmt: skip

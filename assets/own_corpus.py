@@ -68,13 +68,13 @@ def own_corpus_vectors(lab: Lab, own_corpus_passages: DirectoryArtifact) -> Dire
         )  # fmt: skip
 
 
-@lineage_asset(group="own_corpus", kinds={"lucene", "faiss"})
+@lineage_asset(group="own_corpus", kinds={"lucene", "faiss"}, settings="vector_search")
 def own_corpus_index(lab: Lab, own_corpus_passages: DirectoryArtifact, own_corpus_vectors: DirectoryArtifact) -> IndexArtifact:
-    """BM25 and exact vector search over the corpus, in the layout of ``search_index``."""
+    """BM25 and vector search over the corpus, in the layout of ``search_index``: exact while a scan is short, then HNSW, then re-scored codes."""
     from curriculum.ingest.index import build_index
 
     previous = _earlier(lab, "own_corpus_index")
-    return build_index(own_corpus_passages, own_corpus_vectors, lab.out, previous=previous, progress=lab.progress)
+    return build_index(own_corpus_passages, own_corpus_vectors, lab.settings, lab.out, previous=previous, progress=lab.progress)
 
 
 @lineage_asset(group="own_corpus", kinds={"mteb"}, settings=("retrieval", "corpus"), pool="gpu")

@@ -74,7 +74,7 @@ def search_index(lab: Lab, bm25_index: IndexArtifact, dense_index: IndexArtifact
 
     shutil.copytree(bm25_index.path, lab.out / "bm25")
     shutil.copytree(dense_index.path, lab.out / "dense")
-    return IndexArtifact(lab.out, {"bm25": bm25_index.facts, "dense": dense_index.facts})
+    return IndexArtifact(lab.out, {"bm25": bm25_index.facts, "dense": dense_index.facts, "passage_words": lab.settings.passage_words})
 
 
 @lineage_asset(group="search", kinds={"mteb"}, settings="retrieval", topics=("hybrid_search", "dense_and_sparse"), pool="gpu")

@@ -9,7 +9,7 @@ from assets.lineage import Lab, lineage_asset
 if TYPE_CHECKING:
     import pandas as pd
 
-    from curriculum.artifacts import IndexArtifact, ModelArtifact
+    from curriculum.artifacts import DirectoryArtifact, IndexArtifact, ModelArtifact
     from curriculum.results import StudyResult
 
 
@@ -33,3 +33,11 @@ def search_tuning_study(
     )  # fmt: skip
     result.identities += [lab.identity(source, "encoder"), lab.identity(profile.reranker.model, "model")]
     return result
+
+
+@lineage_asset(group="search", kinds={"json"}, topics=("hybrid_search",), deep=True)
+def search_settings(lab: Lab, search_tuning_study: StudyResult) -> DirectoryArtifact:
+    """The setting that the study chose, as JSON: a candidate for what the service searches with."""
+    from curriculum.search_tuning.chosen import write_chosen
+
+    return write_chosen(search_tuning_study, lab.out)

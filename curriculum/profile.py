@@ -25,6 +25,7 @@ from curriculum.hardware import ComputeSettings
 from curriculum.ingest.settings import CorpusSettings
 from curriculum.late_interaction.settings import LateInteractionSettings
 from curriculum.long_context.settings import LongContextSettings
+from curriculum.multi_hop.settings import MultiHopSettings
 from curriculum.parallel.settings import ParallelSettings
 from curriculum.prompting.settings import PromptingSettings
 from curriculum.published.settings import PublishedSettings
@@ -101,6 +102,7 @@ class Profile(BaseModel):
     search_tuning: SearchTuningSettings = SearchTuningSettings()
     expansion: ExpansionSettings = ExpansionSettings()
     compression: CompressionSettings = CompressionSettings()
+    multi_hop: MultiHopSettings = MultiHopSettings()
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:

@@ -110,6 +110,7 @@ class Syllabus(BaseModel):
     parts: list[Part]
     roadmap: list[Milestone]
     claims: list[Bar]
+    own_corpus: list[Bar] = Field(default_factory=list)
     regressions: list[Regression] = Field(default_factory=list)
     alongside: list[Any] = Field(default_factory=list)
 

@@ -20,6 +20,7 @@ from assets import (
     foundations,
     inference,
     late_interaction,
+    multi_hop,
     own_corpus,
     parallelism,
     prompting,
@@ -46,7 +47,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 ASSET_MODULES = [
     corpora, foundations, reading, adaptation, inference, prompting, search, embedding, reranking, rag, analysis, report, rows, parallelism,
-    adapter_studies, alignment, vector_search, late_interaction, search_tuning, expansion, compression,
+    adapter_studies, alignment, vector_search, late_interaction, search_tuning, expansion, compression, multi_hop,
 ]  # fmt: skip
 TABLE_IDS = {
     "pydocs_corpus": "doc_id", "notes_corpus": "doc_id", "notes_questions": "question_id", "labelled_claims": "claim_id",

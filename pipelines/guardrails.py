@@ -134,7 +134,9 @@ def promotion(
         if made is None or report is None:
             raise UserError(f"'{name}' needs '{candidate}' and '{evidence}'; materialise both first")
         parts = {part: made.inputs.get(part) for part in measured} or {candidate: made.digest}
-        if any(report.inputs.get(part) != digest for part, digest in parts.items()):
+        derived = made.inputs.get(evidence)  # a candidate may be what the evidence came to, and is then made from it
+        other = derived != report.digest if derived else any(report.inputs.get(part) != digest for part, digest in parts.items())
+        if other:
             raise UserError(f"'{name}' refused: the latest '{evidence}' measured another version of '{candidate}'; run it again")
         _require_passed(context, name, evidence, names)
         current = _served(store, name)

@@ -6,6 +6,7 @@ import dagster as dg
 
 from curriculum.syllabus import Syllabus
 from pipelines.guardrails import blocking_names, promotion
+from pipelines.jobs import OWN
 
 PROMOTIONS = {
     "promoted_reader": {"candidate": "qa_reader", "evidence": "qa_report", "group": "finetuning"},
@@ -15,9 +16,12 @@ PROMOTIONS = {
         "measured": ("bm25_index", "dense_index"),
     },
     "promoted_embedder": {"candidate": "embedder", "evidence": "embedder_report", "group": "search", "deep": True},
+    "promoted_search_settings": {"candidate": "search_settings", "evidence": "search_tuning_study", "group": "search", "deep": True},
     "promoted_reranker": {"candidate": "reranker", "evidence": "reranker_report", "group": "search"},
     "promoted_verifier": {"candidate": "support_verifier", "evidence": "verifier_calibration", "group": "rag"},
 }
+# where the profile names a corpus
+OWN_PROMOTIONS = {"promoted_own_corpus_index": {"candidate": "own_corpus_index", "evidence": "own_corpus_report", "group": OWN}}
 
 
 def promotions(syllabus: Syllabus, profile: Any) -> list[dg.AssetsDefinition]:
@@ -29,5 +33,5 @@ def promotions(syllabus: Syllabus, profile: Any) -> list[dg.AssetsDefinition]:
             description=f"The version of {wiring['candidate']} that passed the gate on {wiring['evidence']}.",
             **wiring,
         )
-        for name, wiring in PROMOTIONS.items()
+        for name, wiring in {**PROMOTIONS, **(OWN_PROMOTIONS if profile.corpus.path else {})}.items()
     ]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from curriculum.compression.settings import CompressionSettings
 from curriculum.compression.systems import CONTROLS, SYSTEMS, TITLES
-from curriculum.evaluation.statistics import bootstrap_mean, paired_bootstrap
+from curriculum.evaluation.metrics import low_metric, mean_metric, paired_metric
 from curriculum.plots import draw
 from curriculum.results import Identity, Metric, StudyResult
 
@@ -29,17 +29,17 @@ def report(rows: pd.DataFrame, settings: CompressionSettings, *, tried: int, see
     """
     at = rows[rows["share"] == settings.compared_at].pivot(index="question_id", columns="system", values=list(MEASURES))
     whole = rows[rows["system"] == WHOLE].set_index("question_id").loc[at.index]
-    gains = [_paired(f"evidence_gain__{name}", at["evidence", name], at["evidence", other], seed) for name, other in CONTROLS.items()]
-    changes = [_paired(f"f1_change__{name}", at["f1", name], whole["f1"], seed) for name in CONTROLS]
-    own = _paired("own_gain", at["evidence", "dense"], at["evidence", "stranger"], seed)
+    gains = [paired_metric(f"evidence_gain__{name}", at["evidence", name], at["evidence", other], seed) for name, other in CONTROLS.items()]
+    changes = [paired_metric(f"f1_change__{name}", at["f1", name], whole["f1"], seed) for name in CONTROLS]
+    own = paired_metric("own_gain", at["evidence", "dense"], at["evidence", "stranger"], seed)
     compressed = rows[rows["system"] != WHOLE].groupby(["system", "share"])
-    curve = [_mean(f"{m}__{name}_{share * 100:g}", part[m], seed) for (name, share), part in compressed for m in ("kept", *MEASURES)]
+    curve = [mean_metric(f"{m}__{name}_{share * 100:g}", part[m], seed) for (name, share), part in compressed for m in ("kept", *MEASURES)]
     n = len(whole)
     seconds = rows[rows["share"] == settings.compared_at].groupby("system")["seconds"].mean()
     costs = [Metric(name=f"seconds__{s}", value=float(seconds[s]), n=n, unit="s", higher_is_better=False, deterministic=False) for s in SYSTEMS]
     metrics = [
-        _mean("f1__whole", whole["f1"], seed), own, Metric(name="own_gain_low", value=_low(own), n=n),
-        *gains, *(Metric(name=m.name.replace("gain__", "gain_low__"), value=_low(m), n=n) for m in gains), *changes,
+        mean_metric("f1__whole", whole["f1"], seed), own, low_metric("own_gain_low", own),
+        *gains, *(low_metric(m.name.replace("gain__", "gain_low__"), m) for m in gains), *changes,
         *curve,
         *costs,
         Metric(name="tokens_over_budget", value=float(rows["over"].max()), n=len(rows), higher_is_better=False),
@@ -59,21 +59,6 @@ def report(rows: pd.DataFrame, settings: CompressionSettings, *, tried: int, see
 def _per_example(at: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
     columns = {f"{m}__{name}": at[m, name] for m in MEASURES for name in SYSTEMS}
     return pd.DataFrame(columns).assign(f1__whole=whole["f1"]).rename_axis("example_id").reset_index()
-
-
-def _mean(name: str, values: pd.Series, seed: int) -> Metric:
-    low, high = bootstrap_mean(values.to_numpy(), seed=seed)
-    return Metric(name=name, value=float(values.mean()), n=len(values), low=low, high=high)
-
-
-def _paired(name: str, new: pd.Series, old: pd.Series, seed: int) -> Metric:
-    found = paired_bootstrap(new.to_numpy(), old.to_numpy(), seed=seed)
-    return Metric(name=name, value=found.difference, low=found.low, high=found.high, n=found.n)
-
-
-def _low(metric: Metric) -> float:
-    assert metric.low is not None
-    return metric.low
 
 
 def _remarks(gains: list[Metric], changes: list[Metric], own: Metric, settings: CompressionSettings, n: int, tried: int) -> list[str]:

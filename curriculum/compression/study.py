@@ -66,8 +66,7 @@ def context_compression_study(
     for place, one in enumerate(asked):
         stranger = asked[(place + 1) % len(asked)].question
         what = [*known, one.question, stranger, list(one.gold), list(one.passages)]
-        compute = partial(_compressed, one, stranger, judges, answerer, settings, seed + place)
-        rows += cells.get(one.question_id, what, lambda compute=compute: {"rows": compute()})["rows"]  # type: ignore[misc]
+        rows += cells.get(one.question_id, what, partial(_compressed, one, stranger, judges, answerer, settings, seed + place))["rows"]
         if (place + 1) % 10 == 0 or place + 1 == len(asked):
             cells.progress(f"{place + 1} of {len(asked)} contexts compressed and read")
     return report(pd.DataFrame(rows), settings, tried=tried, seed=seed, identities=identities)
@@ -99,10 +98,10 @@ def contexts(
     return found, len(rows)
 
 
-def _compressed(one: Context, stranger: str, judges: Judges, answerer: Answerer, settings: CompressionSettings, seed: int) -> list[dict[str, Any]]:
-    """A row a system and share, and one of the whole context."""
+def _compressed(one: Context, stranger: str, judges: Judges, answerer: Answerer, settings: CompressionSettings, seed: int) -> dict[str, Any]:
+    """``rows``: one a system and share, and one of the whole context."""
     scored = judges.score(one.question, stranger, one.passages, seed)
-    rows = [{"system": WHOLE, "share": 1.0, "text": "\n".join(one.passages), "kept": 1.0, "over": 0.0, "seconds": 0.0}]
+    rows: list[dict[str, Any]] = [{"system": WHOLE, "share": 1.0, "text": "\n".join(one.passages), "kept": 1.0, "over": 0.0, "seconds": 0.0}]
     for system, (pieces, scores, seconds) in scored.items():
         total = int(pieces.tokens.sum())
         for share in settings.shares:
@@ -113,13 +112,11 @@ def _compressed(one: Context, stranger: str, judges: Judges, answerer: Answerer,
                 "seconds": seconds,
             })  # fmt: skip
     read = _read(one, [str(row["text"]) for row in rows], answerer)
-    return [
-        {
-            "question_id": one.question_id, **row, "evidence": float(one.holds(str(row["text"]))), "prediction": said,
-            "f1": f1(said, list(one.gold)),
-        }
-        for row, said in zip(rows, read, strict=True)
-    ]  # fmt: skip
+    for row, said in zip(rows, read, strict=True):
+        row |= {
+            "question_id": one.question_id, "evidence": float(one.holds(str(row["text"]))), "prediction": said, "f1": f1(said, list(one.gold)),
+        }  # fmt: skip
+    return {"rows": rows}
 
 
 def _read(one: Context, texts: Sequence[str], answerer: Answerer) -> list[str]:

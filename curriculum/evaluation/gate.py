@@ -100,7 +100,7 @@ def active_bars(syllabus: Syllabus, profile: Any) -> dict[str, Bar]:
     """Every bar in force under a profile, by check name.
 
     A milestone's own bars count only where the profile runs its reference task; elsewhere the profile's floors do, under
-    another name: a stand-in never passes a milestone.
+    another name: a stand-in never passes a milestone. Those of a user's corpus count where the profile names one.
 
     Raises:
         UserError: two bars of one kind are on the same metric of the same asset, so that one would hide the other.
@@ -111,6 +111,7 @@ def active_bars(syllabus: Syllabus, profile: Any) -> dict[str, Bar]:
             bars = [bar.model_copy(update={"milestone": milestone.milestone}) for bar in milestone.bars]
             named += [(f"milestone_{milestone.milestone}_{check_suffix(bar)}", bar) for bar in bars]
     named += [(f"floor_{check_suffix(floor)}", floor) for floor in profile.floors]
+    named += [(f"gate_{check_suffix(bar)}", bar) for bar in syllabus.own_corpus if profile.corpus.path]
     twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
     if twice:
         raise UserError(f"two bars share the name {twice[0]}; hold a metric of an asset with one bar that has both min and max")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from curriculum.evaluation.metrics import low_metric
 from curriculum.expansion.settings import ExpansionSettings
 from curriculum.expansion.systems import CONTROLS, MEASURES, PAIRS, SYSTEMS, gain_metric, mean_metric
 from curriculum.plots import draw
@@ -44,7 +45,8 @@ def report(found: Found, settings: ExpansionSettings, retrieval: RetrievalSettin
         metrics=[
             *_feedback_metrics(found.feedback),
             *(mean_metric(found.scores, measure, system, seed) for measure in MEASURES for system in (*SYSTEMS, *CONTROLS)),
-            *gains.values(), *(_low(gain) for gain in gains.values()), *by_track, *_cost_metrics(costs, found),
+            *gains.values(),
+            *(low_metric(gain.name.replace("_gain__", "_gain_low__"), gain) for gain in gains.values()), *by_track, *_cost_metrics(costs, found),
         ],
         settings=settings.model_dump(mode="json") | {"track": retrieval.headline_track, "k1": retrieval.k1, "b": retrieval.b},
         identities=identities, seeds=[seed], remarks=_remarks(found, gains, costs, by_track, settings),
@@ -55,11 +57,6 @@ def report(found: Found, settings: ExpansionSettings, retrieval: RetrievalSettin
         },
         plots={"gains": _draw(gains, retrieval.headline_track)},
     )  # fmt: skip
-
-
-def _low(gain: Metric) -> Metric:
-    assert gain.low is not None
-    return Metric(name=gain.name.replace("_gain__", "_gain_low__"), value=gain.low, n=gain.n)
 
 
 def _feedback_metrics(feedback: pd.DataFrame) -> list[Metric]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from curriculum.evaluation.statistics import bootstrap_mean, paired_bootstrap
+from curriculum.evaluation import metrics
 from curriculum.expansion.hyde import mean_vectors, strangers
 from curriculum.expansion.rm3 import Rm3Index
 from curriculum.results import Metric
@@ -106,14 +106,11 @@ def scored(hits: dict[str, Hits], tracks: pd.DataFrame) -> pd.DataFrame:
 
 def mean_metric(scores: pd.DataFrame, measure: str, system: str, seed: int, suffix: str = "") -> Metric:
     """Mean over questions with its interval; the phrasings of a question are one unit."""
-    units = scores.groupby("group")[f"{measure}__{system}"].mean().to_numpy()
-    low, high = bootstrap_mean(units, seed=seed)
-    return Metric(name=f"{measure}__{system}{suffix}", value=float(units.mean()), low=low, high=high, n=len(units))
+    name = f"{measure}__{system}"
+    return metrics.mean_metric(f"{name}{suffix}", scores.groupby("group")[name].mean(), seed)
 
 
 def gain_metric(scores: pd.DataFrame, measure: str, pair: str, seed: int, suffix: str = "") -> Metric:
     """The paired difference of the two systems of ``PAIRS[pair]`` over the same questions; named ``ndcg_gain__PAIR`` or ``recall_gain__PAIR``."""
     units = scores.groupby("group")[[f"{measure}__{system}" for system in PAIRS[pair]]].mean().to_numpy()
-    found = paired_bootstrap(units[:, 0], units[:, 1], seed=seed)
-    name = f"{measure.split('_')[0]}_gain__{pair}{suffix}"
-    return Metric(name=name, value=found.difference, low=found.low, high=found.high, n=found.n)
+    return metrics.paired_metric(f"{measure.split('_')[0]}_gain__{pair}{suffix}", units[:, 0], units[:, 1], seed)

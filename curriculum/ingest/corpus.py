@@ -144,5 +144,5 @@ def build_passages(
         for row in batch.to_dict("records")
     )
     tally = parts.write(units, out, documents.facts["documents"])
-    facts = {"name": name, "beir": documents.facts["beir"], "documents": tally.units, "passages": tally.rows}
+    facts = {"name": name, "beir": documents.facts["beir"], "documents": tally.units, "passages": tally.rows, "words": words}
     return DirectoryArtifact(out, facts | {"how": how, "cut": tally.made, "unchanged": tally.kept, "resumed": tally.resumed})

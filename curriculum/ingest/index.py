@@ -1,4 +1,4 @@
-"""Both indexes of a corpus, in the layout of ``search_index``. Lucene's is brought up to date; the exact one is written from the vectors."""
+"""Both indexes of a corpus, in the layout of ``search_index``. Lucene's is brought up to date; that of the vectors is built anew."""
 
 from __future__ import annotations
 
@@ -17,28 +17,32 @@ from curriculum.retrieval.bm25 import add_passages, remove_passages
 from curriculum.retrieval.dense import build_dense
 from curriculum.retrieval.passages import contents
 from curriculum.storage import digest_of
+from curriculum.vector_search.settings import VectorSearchSettings
 
 _ANEW = 0.5  # where more than this share is to be removed, a new index is less work
 _COLUMNS = ["passage_id", "title", "section", "text", "digest"]
 
 
 def build_index(
-    passages: DirectoryArtifact, vectors: DirectoryArtifact, out: Path, *, previous: Callable[[str], Path | None], progress: Callable[[str], None]
-) -> IndexArtifact:
+    passages: DirectoryArtifact, vectors: DirectoryArtifact, search: VectorSearchSettings, out: Path,
+    *, previous: Callable[[str], Path | None], progress: Callable[[str], None],
+) -> IndexArtifact:  # fmt: skip
     """``out/bm25/COLLECTION`` and ``out/dense/COLLECTION``, and ``out/passages.parquet``: what the lexical one holds.
 
+    ``search`` chooses the kind of the dense one by the number of vectors.
     ``previous`` finds an earlier index: its passages that changed or went are removed from a copy, and only new and changed ones added.
     """
     name = passages.facts["name"]
-    dense = build_dense(vectors, out / "dense")
-    progress(f"{name}: {vectors.facts['passages'][name]} vectors indexed")
+    dense = build_dense(vectors, out / "dense", search)
+    progress(f"{name}: {vectors.facts['passages'][name]} vectors indexed ({dense.facts['kinds'][name]})")
     how = digest_of([[code_version(part) for part in (update_bm25, add_passages, contents)], version("pyserini"), name])[:20]
     earlier = previous(how)
     counts = update_bm25(passages.path, earlier, out, name)
     progress(f"{name}: {counts['added']} passages added to BM25, {counts['removed']} removed")
     table = pd.concat(read_batches(passages.path, ["passage_id", "digest"]), ignore_index=True)
     table.to_parquet(out / "passages.parquet", index=False)
-    return IndexArtifact(out, {"name": name, "how": how, "dense": dense.facts, "bm25": {**counts, "passages": {name: len(table)}}})
+    facts = {"name": name, "passage_words": passages.facts["words"], "dense": dense.facts, "bm25": {**counts, "passages": {name: len(table)}}}
+    return IndexArtifact(out, {**facts, "how": how})
 
 
 def update_bm25(passages: Path, earlier: Path | None, out: Path, name: str) -> dict[str, int]:

@@ -24,6 +24,11 @@ def build_answerer(
         return GeneratorAnswerer(
             generator(), max_new_tokens=settings.max_new_tokens, passage_words=settings.passage_words, seed=seed
         )
+    return build_reader(reader, device)
+
+
+def build_reader(reader: Path, device: str = "cpu") -> ReaderAnswerer:
+    """An answerer by the trained reader in the directory ``reader``."""
     from curriculum.reading.reader import Reader
 
     loaded = Reader.load(reader, device)

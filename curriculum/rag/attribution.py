@@ -52,6 +52,7 @@ def attribution_study(
     """
     if answers.empty:
         raise DataError("rag_answers is empty; there is nothing to attribute")
+    passages = passages[passages["collection"] == settings.collection]  # another may name its documents alike
     rows = _attributed(answers.reset_index(drop=True), passages, verifier)
     rows = rows.assign(**_reruns(rows, passage_texts(passages), answerer, settings, cells))
     planted = _attributed(plant(rows, passages), passages, verifier)

@@ -45,7 +45,7 @@ def report_rag(
     """
     if answers.empty:
         raise DataError("rag_answers is empty; there is nothing to report on")
-    rows = judge(answers, verifier, passages)
+    rows = judge(answers, verifier, passages[passages["collection"] == settings.collection])  # another may name its documents alike
     metrics = _metrics(rows, seed)
     return StudyResult(
         study="rag_report",

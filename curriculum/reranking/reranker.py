@@ -70,7 +70,9 @@ def blend(ranking: Ranking, logits: np.ndarray, weight: float) -> Ranking:
 
 def passage_texts(passages: pd.DataFrame) -> dict[str, str]:
     """What the cross-encoder reads of each passage, by id: the title, then the text."""
-    return {
-        str(row.passage_id): str(row.text) if str(row.text).startswith(str(row.title)) else f"{row.title}. {row.text}"
-        for row in passages.itertuples()
-    }
+    return {str(row.passage_id): passage_text(str(row.title), str(row.text)) for row in passages.itertuples()}
+
+
+def passage_text(title: str, text: str) -> str:
+    """What the cross-encoder reads of one passage."""
+    return text if text.startswith(title) else f"{title}. {text}"

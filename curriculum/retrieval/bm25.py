@@ -83,6 +83,10 @@ class Bm25Index:
         self._threads = threads
         weakref.finalize(self, self._searcher.close).atexit = False  # Lucene maps the files into memory, and Java would keep them
 
+    def __len__(self) -> int:
+        """Passages that the index holds."""
+        return int(self._searcher.num_docs)
+
     def search(self, queries: list[str], k: int) -> Hits:
         """For each query its ``k`` best (passage_id, score), best first; equal scores in order of id.
 

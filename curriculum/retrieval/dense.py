@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from curriculum.errors import DataError
 from curriculum.retrieval.bm25 import Hits
 from curriculum.retrieval.passages import contents
 from curriculum.retrieval.settings import RetrievalSettings
-from curriculum.vector_search.kinds import Codes, chosen
+from curriculum.vector_search.kinds import Codes, chosen, vectors_of
 from curriculum.vector_search.settings import VectorSearchSettings
 
 SHARD = 512
@@ -209,6 +209,16 @@ class DenseIndex:
         if not isinstance(self._index, faiss.IndexRefineFlat):  # re-scored codes leave the vectors on disk; what scans them all reads them
             self._index = faiss.read_index(file)
         self._ids: list[str] = json.loads((path / collection / "ids.json").read_text(encoding="utf-8"))
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The passage of each vector, in their order."""
+        return self._ids
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 [passages, dimension], in place: they go with this object."""
+        return vectors_of(self._index)
 
     def search(self, vectors: np.ndarray, k: int) -> Hits:
         """For each row of ``vectors`` [queries, dimension] its ``k`` best (passage_id, inner product), best first.

@@ -42,12 +42,12 @@ class Clock:
         self.milliseconds["total"] = 1000 * (time.perf_counter() - begun)
 
 
-def find(bundle: Bundle, query: str, count: int, *, collection: str, depth: int, clock: Clock) -> list[Passage]:
-    """The ``count`` best passages; the first ``depth`` of the fusion are reranked, as the measured pipeline does."""
-    legs = {}
+def find(bundle: Bundle, query: str, count: int, *, clock: Clock) -> list[Passage]:
+    """The ``count`` best passages; the first of the fusion are reranked, as the measured pipeline does."""
+    legs, depth = {}, bundle.setting.rerank_depth
     for name in LEGS:
         with clock.stage(name):
-            legs[name] = bundle.retriever.leg(name, [query], max(count, bundle.retriever.depth), collection)
+            legs[name] = bundle.retriever.leg(name, [query], max(count, bundle.retriever.depth), bundle.collection)
     with clock.stage("fuse"):
         fused = bundle.retriever.fused(legs, max(count, depth))[0]
     with clock.stage("rerank"):
@@ -72,9 +72,7 @@ def _reranked(bundle: Bundle, query: str, candidates: Ranking) -> tuple[Ranking,
 
 
 def _passage(bundle: Bundle, rank: int, passage_id: str, scores: Scores) -> Passage:
-    row = bundle.passages[passage_id]
-    shown = {name: str(row[name]) for name in ("passage_id", "doc_id", "title", "section", "source", "text")}
-    return Passage(rank=rank, scores=scores, **shown)
+    return Passage(rank=rank, scores=scores, **bundle.passages[passage_id])
 
 
 def as_sentences(pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:

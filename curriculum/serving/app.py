@@ -151,8 +151,8 @@ def _state(service: Service) -> APIRouter:
         """What is served, and what keeps a newer version from being served."""
         served = service.served
         return Health(
-            status="ok", profile=service.profile, versions=dict(served.bundle.versions), since=served.since, swaps=served.swaps,
-            problem=served.problem,
+            status="ok", profile=service.profile, versions=dict(served.bundle.versions), search=served.bundle.setting, since=served.since,
+            swaps=served.swaps, problem=served.problem,
         )  # fmt: skip
 
     return routes

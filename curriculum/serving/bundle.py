@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,15 @@ from curriculum.errors import IntegrityError
 from curriculum.generation.factory import build_generator
 from curriculum.grounding.verifier import SupportVerifier
 from curriculum.hardware import resolve_device
-from curriculum.rag.answerers import ReaderAnswerer
-from curriculum.rag.assembly import build_answerer
-from curriculum.reranking.first_stage import first_stage
-from curriculum.reranking.reranker import Reranker, passage_texts
+from curriculum.ingest.parts import read_batches
+from curriculum.rag.assembly import build_reader
+from curriculum.reranking.reranker import Reranker
+from curriculum.retrieval.dense import Encoder
 from curriculum.retrieval.hybrid import HybridRetriever
-from curriculum.serving.promoted import promoted_versions
+from curriculum.search_tuning.chosen import read_chosen
+from curriculum.search_tuning.settings import SearchSetting
+from curriculum.serving.passages import SHOWN, Passages, Texts
+from curriculum.serving.promoted import TUNED, collection_of, index_asset, misfit, passage_words_of, promoted_versions
 from curriculum.serving.quoting import QuotingAnswerer
 from curriculum.sources import PROMOTED, promoted_manifest
 from curriculum.storage import ArtifactStore, Manifest, again
@@ -28,18 +32,21 @@ if TYPE_CHECKING:
 
 Writer = Callable[[str, Sequence[str]], Iterator[str]]  # of a question and its passages; gives the draft piece by piece
 Versions = Mapping[str, str]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Bundle:
     """Everything one request is answered with. A request holds it by reference until it ends, whatever is promoted meanwhile.
 
-    ``passages`` are rows of the table ``passages`` by id, ``texts`` what a model reads of each, ``threshold`` the support from
-    which a sentence counts as supported.
+    ``collection`` is what is searched and ``setting`` how, ``passages`` are its rows by id, ``texts`` what a model reads of each,
+    ``threshold`` the support from which a sentence counts as supported.
     """
 
     versions: Versions
-    passages: Mapping[str, Mapping[str, Any]]
+    collection: str
+    setting: SearchSetting
+    passages: Mapping[str, Mapping[str, str]]
     texts: Mapping[str, str]
     retriever: HybridRetriever
     reranker: Reranker
@@ -80,8 +87,12 @@ class Bundles:
             self._loaded[name, version] = known if known is not None else make()
             return self._loaded[name, version]
 
-        index = self._manifest("promoted_index", versions["promoted_index"])
-        retriever, passages, texts = once("index", index.version, lambda: self._index(index))
+        name = index_asset(self._profile)
+        index = self._manifest(name, versions[name])
+        collection, setting = collection_of(index, self._profile), self._setting(index, versions)
+        searched = f"{index.version} {versions.get(TUNED, '')}"  # a setting belongs to the opened index: Lucene keeps its k1 and b
+        retriever = once("retriever", searched, lambda: self._retriever(index, collection, setting))
+        passages = once("passages", index.version, lambda: Passages(self._passages(index, collection)))
         reranker, verifier = (
             once(name, versions[name], lambda name=name, kind=kind: kind.load(self._path(name, versions), self._device))
             for name, kind in (("promoted_reranker", Reranker), ("promoted_verifier", SupportVerifier))
@@ -90,7 +101,7 @@ class Bundles:
         write = once("writer", versions.get("promoted_reader", ""), lambda: self._writer(versions))
         chosen = self._profile.rag.support_threshold
         threshold = verifier.threshold if chosen is None else chosen
-        return Bundle(dict(versions), passages, texts, retriever, reranker, verifier, write, threshold)
+        return Bundle(dict(versions), collection, setting, passages, Texts(passages), retriever, reranker, verifier, write, threshold)
 
     def _manifest(self, asset: str, version: str) -> Manifest:
         manifest = self._store.manifest(asset, version)
@@ -104,35 +115,44 @@ class Bundles:
     def _model(self, uri: str) -> Path:
         return self._store.path(promoted_manifest(self._store, uri)) if uri.startswith(PROMOTED) else self._models(uri)
 
-    def _index(self, promoted: Manifest) -> tuple[HybridRetriever, dict[str, dict[str, Any]], dict[str, str]]:
-        """Both indexes under the settings they were built with, whatever the profile says by now, and their passages."""
-        folder, built = self._store.path(promoted), promoted.facts
-        collection = self._profile.rag.collection
-        settings = self._profile.retrieval.model_copy(
-            update={"encoder": built["dense"]["encoder"], "k1": built["bm25"]["k1"], "b": built["bm25"]["b"]}
-        )
-        retriever = first_stage(folder / "bm25", folder / "dense", settings, encoder=self._model(settings.encoder), device=self._device)
-        retriever.search(["warm up"], 1, collection)  # opens both indexes; a collection that is not there is an error here
-        table = pd.read_parquet(self._store.path(self._passages(promoted)) / "table.parquet")
-        table = table[table["collection"] == collection]
-        return retriever, table.set_index("passage_id", drop=False).to_dict("index"), passage_texts(table)
+    def _setting(self, index: Manifest, versions: Versions) -> SearchSetting:
+        """How is searched: as the promoted settings say where ``versions`` has them, else as the profile, by the BM25 that was measured."""
+        if TUNED in versions:
+            return read_chosen(self._path(TUNED, versions))
+        tuned = self._store.manifest(TUNED)
+        if tuned is not None and self._profile.serving.tuned_search and (reason := misfit(tuned, index, self._profile)):
+            _log.warning("%s %s are not applied: %s", TUNED, tuned.version, reason)
+        retrieval, bm25 = self._profile.retrieval, index.facts["bm25"]
+        return SearchSetting(
+            passage_words=passage_words_of(index, self._profile), fusion="rrf", dense_weight=0.5, depth=retrieval.depth,
+            k1=bm25.get("k1", retrieval.k1), b=bm25.get("b", retrieval.b), rerank_depth=self._profile.rag.depth,
+        )  # fmt: skip
 
-    def _passages(self, promoted: Manifest) -> Manifest:
-        """The version of ``passages`` that the promoted index was built from: the lineage of its manifests says which."""
+    def _retriever(self, promoted: Manifest, collection: str, setting: SearchSetting) -> HybridRetriever:
+        """Both indexes, and the encoder that the dense one was built by, whatever the profile says by now."""
+        folder, source = self._store.path(promoted), promoted.facts["dense"]["encoder"]
+        encoder = Encoder(self._model(source), self._profile.retrieval.model_copy(update={"encoder": source}), self._device)
+        retriever = HybridRetriever(
+            folder / "bm25", folder / "dense", encoder, fusion=setting.fusion, weights=[1 - setting.dense_weight, setting.dense_weight],
+            depth=setting.depth, k1=setting.k1, b=setting.b,
+        )  # fmt: skip
+        retriever.search(["warm up"], 1, collection)  # opens both indexes; a collection that is not there is an error here
+        return retriever
+
+    def _passages(self, promoted: Manifest, collection: str) -> Iterable[pd.DataFrame]:
+        """The passages that the promoted index was built from: the lineage of its manifests says which version."""
         assert promoted.target is not None, promoted.asset
         index = self._manifest(promoted.target["asset"], promoted.target["version"])
+        if own := index.made_from.get("own_corpus_passages"):
+            return read_batches(self._store.path(self._manifest("own_corpus_passages", own)), list(SHOWN))
         lexical = self._manifest("bm25_index", index.made_from["bm25_index"])
-        return self._manifest("passages", lexical.made_from["passages"])
+        table = pd.read_parquet(self._store.path(self._manifest("passages", lexical.made_from["passages"])) / "table.parquet")
+        return [table[table["collection"] == collection]]
 
     def _writer(self, versions: Versions) -> Writer:
         rag, seed = self._profile.rag, self._profile.seed
         if rag.answerer == "generator":
             generator = build_generator(self._profile.generator, self._model, self._device)
             return QuotingAnswerer(generator, max_new_tokens=rag.max_new_tokens, passage_words=rag.passage_words, seed=seed).stream
-        reader = build_answerer(rag, reader=self._path("promoted_reader", versions), generator=_none, device=self._device)
-        assert isinstance(reader, ReaderAnswerer)
+        reader = build_reader(self._path("promoted_reader", versions), self._device)
         return lambda question, contexts: iter([reader.answer([question], [contexts])[0].text])
-
-
-def _none() -> Any:
-    raise AssertionError("a reader answers")

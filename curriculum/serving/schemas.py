@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from curriculum.search_tuning.settings import SearchSetting
+
 
 class Problem(BaseModel):
     """Why a request was refused, in one sentence."""
@@ -33,6 +35,8 @@ class Passage(BaseModel):
     section: str
     source: str
     text: str
+    path: str = Field(description="of a user's own file, below the corpus's folder; empty for the project's passages")
+    place: str = Field(description="where in the file: the page, line or row; empty where it has none")
     scores: Scores
 
 
@@ -95,6 +99,7 @@ class Health(BaseModel):
     status: Literal["ok"]
     profile: str
     versions: dict[str, str]
+    search: SearchSetting = Field(description="how is searched: as promoted_search_settings say where the versions name them, else the profile")
     since: str
     swaps: int
     problem: str

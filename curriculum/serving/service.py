@@ -58,11 +58,8 @@ class Service:
 
     async def find(self, bundle: Bundle, query: str, count: int, clock: Clock, seconds: float) -> list[Passage]:
         """Passages by the search lane, in ``clock`` its stages."""
-        rag = self.rag
         with refusals():
-            return await self.searches.call(
-                lambda: find(bundle, query, count, collection=rag.collection, depth=rag.depth, clock=clock), seconds
-            )
+            return await self.searches.call(lambda: find(bundle, query, count, clock=clock), seconds)
 
     async def search(self, query: str, count: int) -> Found:
         """Everything /search gives."""

@@ -150,13 +150,18 @@ def build(kind: Kind, vectors: np.ndarray, settings: VectorSearchSettings, seed:
     return index.effort(settings.ef_search if kind == "hnsw" else settings.probes)
 
 
+def vectors_of(index: Any) -> np.ndarray:
+    """The vectors that an index of a kind that keeps them was given, float32 [vectors, dimension], in place: they go with the index."""
+    held = index.refine_index if isinstance(index, faiss.IndexRefineFlat) else index.storage if isinstance(index, faiss.IndexHNSW) else index
+    return faiss.rev_swig_ptr(faiss.downcast_index(held).get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+
+
 def chosen(flat: Any, settings: VectorSearchSettings, seed: int = 0, codes: Codes | None = None) -> tuple[Kind, Any]:
     """The kind that the size of a filled flat index asks for, and its vectors under it: the index itself where it stays flat.
 
     A graph and codes are for unit vectors: those of an encoder that is made for the dot product stay flat at any size.
     """
-    kind = choose_kind(flat.ntotal, flat.d, settings)
-    vectors = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+    kind, vectors = choose_kind(flat.ntotal, flat.d, settings), vectors_of(flat)
     if kind == "flat" or np.abs(np.linalg.norm(vectors, axis=1) - 1).max() >= UNIT:
         return "flat", flat
     with one_thread():

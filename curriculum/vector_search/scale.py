@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 TIE = 1e-6  # inner products of unit vectors that are nearer than float32's rounding are one score
@@ -33,6 +35,12 @@ def kth_best(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
         best = np.concatenate([best, wide @ vectors[at : at + _BLOCK].astype(np.float64).T], axis=1)
         best = np.partition(best, -min(k, best.shape[1]), axis=1)[:, -k:]
     return best.min(axis=1)
+
+
+def rows_found(hits: Sequence[Sequence[tuple[str, float]]], ids: Sequence[str], k: int) -> np.ndarray:
+    """The place in ``ids`` of the first ``k`` hits of each query, int [queries, k]; -1 where there are fewer, or it is none of them."""
+    rows = {pid: row for row, pid in enumerate(ids)}
+    return np.array([[rows.get(pid, -1) for pid, _ in ([*own] + [("", 0.0)] * k)[:k]] for own in hits])
 
 
 def recalls(found: np.ndarray, vectors: np.ndarray, queries: np.ndarray, least: np.ndarray) -> np.ndarray:

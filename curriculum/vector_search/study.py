@@ -24,7 +24,7 @@ from curriculum.vector_search.growth import exponent_metrics
 from curriculum.vector_search.kinds import KINDS, choose_kind, index_bytes, scan_ms
 from curriculum.vector_search.measure import rankings, size_cell
 from curriculum.vector_search.plots import draw_growth, draw_sweep
-from curriculum.vector_search.scale import grown, kth_best, recalls
+from curriculum.vector_search.scale import grown, kth_best, recalls, rows_found
 from curriculum.vector_search.settings import VectorSearchSettings
 
 TAIL = 0.5  # a query that keeps less than this share of its neighbours
@@ -120,10 +120,8 @@ def vector_index_study(
 
 def _served(asked: Asked, dense: IndexArtifact, settings: VectorSearchSettings, seed: int) -> Metric:
     """Recall of the index that is searched, by its passage ids, against numpy over the vectors that it was built from."""
-    rows = {pid: row for row, pid in enumerate(asked.ids)}
-    k = min(settings.k, len(rows))
-    hits = DenseIndex(dense.path, asked.collection).search(asked.queries, k)
-    found = np.array([[rows.get(pid, -1) for pid, _ in (own + [("", 0.0)] * k)[:k]] for own in hits])
+    k = min(settings.k, len(asked.ids))
+    found = rows_found(DenseIndex(dense.path, asked.collection).search(asked.queries, k), asked.ids, k)
     exact = recalls(found, asked.vectors, asked.queries, kth_best(asked.vectors, asked.queries, k))
     mean, low, high, n = asked.mean(exact, seed)
     return Metric(name="served_recall", value=mean, low=low, high=high, n=n)

@@ -27,7 +27,6 @@ from curriculum.compression.systems import SYSTEMS, Judges
 from curriculum.crossencoder.model import CrossEncoder
 from curriculum.errors import DataError
 from curriculum.evaluation.gate import Verdict, judge_value
-from curriculum.grounding.verifier import SupportVerifier
 from curriculum.rag.answerers import ReaderAnswerer
 from curriculum.reranking.reranker import Reranker
 from curriculum.results import StudyResult
@@ -236,21 +235,19 @@ def test_the_asset_compresses_what_the_promoted_index_finds(bert: Path, llama: P
     from tests.expansion.small import passages as themes
     from tests.lineage import claims_on, given, held
 
-    small, folders = build_small(tmp_path / "small"), {name: tmp_path / name for name in ("index", "reranker", "verifier", "reader")}
+    small, folders = build_small(tmp_path / "small"), {name: tmp_path / name for name in ("index", "reranker", "reader")}
     folders["index"].mkdir()
     small.bm25.path.rename(folders["index"] / "bm25")
     small.dense.path.rename(folders["index"] / "dense")
-    encoder = CrossEncoder.start(bert, max_length=64, seed=0)
-    Reranker(encoder).save(folders["reranker"])
-    SupportVerifier(encoder, window_words=40).save(folders["verifier"])
+    Reranker(CrossEncoder.start(bert, max_length=64, seed=0)).save(folders["reranker"])
     AutoModelForQuestionAnswering.from_pretrained(bert).save_pretrained(folders["reader"])
     AutoTokenizer.from_pretrained(bert).save_pretrained(folders["reader"])
     (folders["reader"] / "reader.json").write_text(json.dumps({"max_length": 64, "stride": 16, "n_best": 5, "max_tokens": 8}))
     asked = [(q, f"p{i}", text, "answerable", [TEXTS[f"p{i}"].split()[2]], "test") for i, (q, text) in enumerate(ASKED.items())]
     inputs = {
         "promoted_index": IndexArtifact(folders["index"], {"bm25": small.bm25.facts, "dense": small.dense.facts}), "passages": themes(),
-        "promoted_reranker": ModelArtifact(folders["reranker"]), "promoted_verifier": ModelArtifact(folders["verifier"]),
-        "promoted_reader": ModelArtifact(folders["reader"]), "notes_questions": pd.DataFrame(asked, columns=list(questions().columns)),
+        "promoted_reranker": ModelArtifact(folders["reranker"]), "promoted_reader": ModelArtifact(folders["reader"]),
+        "notes_questions": pd.DataFrame(asked, columns=list(questions().columns)),
     }  # fmt: skip
     overrides = {"compression": {"model": f"path:{llama}", "contexts": 30, "questions": 2}, "retrieval": small.retrieval.model_dump(mode="json")}
     done = dg.materialize(

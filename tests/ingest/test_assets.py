@@ -22,6 +22,7 @@ from tests.ingest.files import BIRDS, birds, story
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 NAMES = [asset.key.path[-1] for asset in ASSETS]
+JOB = {*NAMES, "promoted_own_corpus_index"}
 
 
 def materialise(made: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +77,18 @@ def test_judgements_in_beirs_layout_are_used(resources: Callable[..., dict[str, 
     assert "judgements are the folder's own" in report.remarks[0] and report.metric("known_item_share") is None
 
 
+def test_an_index_that_is_not_scanned_is_measured_exactly_and_its_own_loss_beside_it(
+    resources: Callable[..., dict[str, Any]], tmp_path: Path, encoder_folder: Path
+) -> None:
+    few = {"scan_ms": 1e-9, "links": 4}
+    values = materialise(resources(**overrides(birds(tmp_path / "birds"), encoder_folder), vector_search=few))
+    index, report = values["own_corpus_index"], values["own_corpus_report"]
+    assert index.facts["dense"]["kinds"] == {"birds": "hnsw"}
+    recall = report.metric("vector_recall")
+    assert recall.n == len(BIRDS) and 0.9 <= recall.value <= 1.0
+    assert report.value("bm25_ndcg_at_10") > 0.5 and report.value("mteb_difference") < 1e-4 and report.value("passages_missing") == 0
+
+
 def test_a_corpus_that_gives_no_known_items_says_what_to_add(resources: Callable[..., dict[str, Any]], tmp_path: Path, encoder_folder: Path) -> None:
     folder = tmp_path / "few"
     folder.mkdir()
@@ -90,16 +103,16 @@ def test_the_assets_exist_only_under_a_profile_that_names_a_corpus(tmp_path: Pat
     from pipelines.definitions import build_definitions
 
     path = tmp_path / "mine.yaml"
-    for text, names in (("{}", set()), (f"corpus: {{path: {tmp_path}}}", set(NAMES))):
+    for text, names in (("{}", set()), (f"corpus: {{path: {tmp_path}}}", JOB)):
         path.write_text(text)
         defs = build_definitions(str(path))
         keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
-        assert keys & set(NAMES) == names and "passages" in keys
+        assert keys & JOB == names and "passages" in keys
         jobs = {job.name for job in defs.resolve_all_job_defs()}
         assert ("corpus" in jobs) == bool(names)
         selected = {key.to_user_string() for key in defs.resolve_job_def("lineage").asset_layer.selected_asset_keys}
-        assert selected & set(NAMES) == names
-    assert {key.to_user_string() for key in defs.resolve_job_def("corpus").asset_layer.selected_asset_keys} == set(NAMES)
+        assert selected & JOB == names
+    assert {key.to_user_string() for key in defs.resolve_job_def("corpus").asset_layer.selected_asset_keys} == JOB
     assert own_corpus_assets(load_profile("starter")) == []
 
 

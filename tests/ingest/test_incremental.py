@@ -24,6 +24,7 @@ from curriculum.ingest.vectors import embed_corpus
 from curriculum.retrieval.bm25 import Bm25Index
 from curriculum.retrieval.dense import DenseIndex, build_dense
 from curriculum.retrieval.settings import RetrievalSettings
+from curriculum.vector_search.settings import VectorSearchSettings
 from tests.ingest.files import birds, docx, parquet, pdf, story
 
 WORDS, SETTINGS = 30, RetrievalSettings()
@@ -73,7 +74,7 @@ class Shelf:
         passages = build_passages(documents, WORDS, out / f"passages-{self.number}", **self._new("passages"))
         made = embed_corpus(passages, encoder, SETTINGS, out / f"vectors-{self.number}", identity="letters", **self._new("vectors"))
         how = {name: value for name, value in self._new("index").items() if name != "checkpoints"}
-        index = build_index(passages, made, out / f"index-{self.number}", **how)
+        index = build_index(passages, made, VectorSearchSettings(), out / f"index-{self.number}", **how)
         self.latest |= {"passages": passages, "vectors": made, "index": index}
         return dict(self.latest)
 

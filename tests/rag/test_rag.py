@@ -217,3 +217,10 @@ def test_answers_over_other_passages_are_refused(answers: pd.DataFrame, verifier
         report_rag(answers, verifier, passages().head(3), SETTINGS)
     with pytest.raises(DataError, match="empty"):
         report_rag(answers.head(0), verifier, passages(), SETTINGS)
+
+
+def test_documents_of_another_collection_are_no_reference(answers: pd.DataFrame, verifier: SupportVerifier) -> None:
+    own = passages()
+    others = own.assign(collection="other", passage_id="other/" + own["passage_id"])
+    with_others = report_rag(answers, verifier, pd.concat([own, others], ignore_index=True), SETTINGS)
+    assert with_others.value("context_recall") == 1.0 == report_rag(answers, verifier, own, SETTINGS).value("context_recall")

@@ -19,6 +19,7 @@ from curriculum.artifacts import DirectoryArtifact, IndexArtifact
 from curriculum.cells import Cells
 from curriculum.errors import DataError
 from curriculum.evaluation.gate import Verdict, judge_value
+from curriculum.ingest.soundness import vector_recall
 from curriculum.results import StudyResult
 from curriculum.retrieval.dense import DenseIndex, build_dense
 from curriculum.syllabus import load_syllabus
@@ -118,19 +119,36 @@ def test_the_exponent_of_a_power_is_found() -> None:
     assert slope(sizes, np.stack([3.0 * sizes, 2.0 * sizes**0.5])) == pytest.approx([1.0, 0.5])
 
 
+def embedded(folder: Path) -> DirectoryArtifact:
+    """VECTORS as they lie before they are indexed."""
+    (folder / "project").mkdir(parents=True)
+    save_file({"vectors": torch.from_numpy(VECTORS)}, folder / "project" / "vectors.safetensors")
+    (folder / "project" / "ids.json").write_text(json.dumps([f"p{i}" for i in range(400)]))
+    return DirectoryArtifact(folder)
+
+
 @pytest.mark.parametrize(("changed", "kind"), [({}, "flat"), ({"scan_ms": 1e-6}, "hnsw"), ({"memory_gb": 1e-6}, "ivf_pq_rescored")])
 def test_the_searched_index_is_of_the_kind_its_size_asks_for(tmp_path: Path, changed: dict[str, float], kind: str) -> None:
-    folder = tmp_path / "vectors" / "project"
-    folder.mkdir(parents=True)
-    save_file({"vectors": torch.from_numpy(VECTORS)}, folder / "vectors.safetensors")
-    (folder / "ids.json").write_text(json.dumps([f"p{i}" for i in range(400)]))
-    made = build_dense(DirectoryArtifact(folder.parent), tmp_path / "dense", SETTINGS.model_copy(update=changed))
-    hits = DenseIndex(made.path).search(QUERIES, 10)
+    made = build_dense(embedded(tmp_path / "vectors"), tmp_path / "dense", SETTINGS.model_copy(update=changed))
+    index = DenseIndex(made.path)
+    hits = index.search(QUERIES, 10)
     rows = np.array([[int(pid[1:]) for pid, _ in own] for own in hits])
     assert made.facts["kinds"] == {"project": kind}
     assert recalls(rows, VECTORS, QUERIES, kth_best(VECTORS, QUERIES, 10)).mean() > 0.8
     exact = [float(VECTORS[row] @ query) for row, query in zip(rows[:, 0], QUERIES, strict=True)]
     assert [own[0][1] for own in hits] == pytest.approx(exact, abs=1e-6)  # scores of the vectors, not of their codes
+    assert (index.vectors == VECTORS).all() and list(index.ids) == [f"p{i}" for i in range(400)]
+
+
+def test_a_graph_that_is_searched_too_little_misses_the_bar_of_a_users_corpus(tmp_path: Path) -> None:
+    (bar,) = (bar for bar in load_syllabus().own_corpus if bar.metric == "vector_recall")
+    small, found = {"scan_ms": 1e-6, "links": 2, "ef_construction": 8}, {}
+    for name, settings in {"flat": {}, "hnsw": {"scan_ms": 1e-6}, "lazy": {**small, "ef_search": 1}}.items():
+        made = build_dense(embedded(tmp_path / name), tmp_path / f"{name}-index", SETTINGS.model_copy(update=settings))
+        found[name] = vector_recall(DenseIndex(made.path), QUERIES, seed=0)
+    held = {name: judge_value(bar, StudyResult(study="own_corpus_report", metrics=[metric])).verdict for name, metric in found.items()}
+    assert held == {"flat": Verdict.PASSED, "hnsw": Verdict.PASSED, "lazy": Verdict.FAILED}
+    assert found["flat"].value == 1.0 and all(m.n == len(QUERIES) and m.low <= m.value <= m.high for m in found.values())
 
 
 def test_vectors_for_the_dot_product_stay_flat_at_any_size() -> None:
