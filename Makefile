@@ -9,7 +9,7 @@ export PYTHONPATH   := $(CURDIR)
 # compiled again in every process that imports them, which doubles the seconds it takes
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test e2e ui notes gate drills deepspeed setup lint readme screenshots validate sbom audit clean
+.PHONY: run test e2e ui notes gate drills deepspeed ray setup lint readme screenshots validate sbom audit clean
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.ready
@@ -37,6 +37,10 @@ drills: setup
 deepspeed: setup
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --upgrade --target .tools/deepspeed \
 	  deepspeed==0.19.8 einops==0.8.2 hjson==3.1.0 msgpack==1.2.4 ninja==1.13.2 py-cpuinfo==9.0.0
+
+# ray, on whose cluster the profile `cluster` encodes and indexes (the cluster extra), likewise apart
+ray: setup
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .tools/ray ray==2.60.0 msgpack==1.2.4
 
 ui: setup
 	$(BIN)/python -m curriculum.cli ui --profile $(PROFILE)

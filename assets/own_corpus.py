@@ -56,15 +56,16 @@ def own_corpus_passages(lab: Lab, own_corpus: DirectoryArtifact) -> DirectoryArt
 @lineage_asset(group="own_corpus", kinds={"torch", "safetensors"}, settings="retrieval", pool="gpu")
 def own_corpus_vectors(lab: Lab, own_corpus_passages: DirectoryArtifact) -> DirectoryArtifact:
     """Vectors of the passages by the profile's encoder; a text that it encoded before keeps its vector."""
+    from curriculum.cluster.encoding import encoder_on
     from curriculum.ingest.vectors import embed_corpus
-    from curriculum.retrieval.dense import Encoder
 
     settings = lab.settings.model_copy(update={"encoder": lab.pinned(lab.settings.encoder)})
-    encoder, identity = Encoder(lab.model(settings.encoder), settings, lab.device), lab.identity(settings.encoder, "encoder").digest
-    return embed_corpus(
-        own_corpus_passages, encoder, settings, lab.out, identity=identity, previous=_earlier(lab, "own_corpus_vectors"),
-        checkpoints=lab.checkpoints, progress=lab.progress,
-    )  # fmt: skip
+    identity, previous = lab.identity(settings.encoder, "encoder").digest, _earlier(lab, "own_corpus_vectors")
+    with encoder_on(lab.model(settings.encoder), settings, lab.device, lab.profile.compute, lab.progress) as encoder:
+        return embed_corpus(
+            own_corpus_passages, encoder, settings, lab.out, identity=identity, previous=previous, checkpoints=lab.checkpoints,
+            progress=lab.progress,
+        )  # fmt: skip
 
 
 @lineage_asset(group="own_corpus", kinds={"lucene", "faiss"}, settings="vector_search")

@@ -48,19 +48,21 @@ def bm25_index(lab: Lab, passages: pd.DataFrame) -> IndexArtifact:
 @lineage_asset(group="search", kinds={"torch", "safetensors"}, settings="retrieval", topics=("sentence_embeddings",), pool="gpu")
 def passage_embeddings(lab: Lab, passages: pd.DataFrame) -> DirectoryArtifact:
     """Unit vectors of every passage, by the profile's encoder with its own pooling and prompts."""
-    from curriculum.retrieval.dense import Encoder, embed_passages
+    from curriculum.cluster.encoding import encoder_on
+    from curriculum.retrieval.dense import embed_passages
 
     settings = lab.settings.model_copy(update={"encoder": lab.pinned(lab.settings.encoder)})
-    encoder = Encoder(lab.model(settings.encoder), settings, lab.device)
-    return embed_passages(passages, encoder, settings, lab.out, lab.checkpoints, lab.progress)
+    with encoder_on(lab.model(settings.encoder), settings, lab.device, lab.profile.compute, lab.progress) as encoder:
+        return embed_passages(passages, encoder, settings, lab.out, lab.checkpoints, lab.progress)
 
 
 @lineage_asset(group="search", kinds={"faiss"}, settings=("vector_search", "retrieval"), topics=("semantic_search",))
 def dense_index(lab: Lab, passage_embeddings: DirectoryArtifact) -> IndexArtifact:
     """An inner-product index a collection: exact while a scan is short, then HNSW, then re-scored codes."""
+    from curriculum.cluster.indexing import codes_by
     from curriculum.retrieval.dense import build_dense
 
-    return build_dense(passage_embeddings, lab.out, lab.settings)
+    return build_dense(passage_embeddings, lab.out, lab.settings, codes_by(lab.profile.compute, lab.progress))
 
 
 @lineage_asset(group="search", kinds={"lucene", "faiss"}, settings="retrieval")

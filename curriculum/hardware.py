@@ -30,7 +30,8 @@ class ComputeSettings(BaseModel):
     precision: str = Field("float32", pattern="^(float32|bfloat16|float16)$")
     threads: int = Field(0, ge=0, description="0: one a core")
     memory_cap_gb: float = Field(6.0, gt=0)
-    engine: str = Field("local", pattern="^(local|ray)$")
+    engine: str = Field("local", pattern="^(local|ray)$", description="ray: passages are encoded, and codes made, on a Ray cluster")
+    ray_address: str = Field("", description="HOST:PORT of the cluster's head; empty: RAY_ADDRESS, else a cluster of this machine's own")
 
 
 class Cost:

@@ -27,6 +27,7 @@ class Compute(dg.ConfigurableResource):
     threads: int = 0
     memory_cap_gb: float = 6.0
     engine: str = "local"
+    ray_address: str = ""
     lease_folder: str
 
     @classmethod

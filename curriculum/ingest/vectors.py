@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from curriculum.artifacts import DirectoryArtifact
 from curriculum.errors import DataError
 from curriculum.ingest.parts import read_batches
-from curriculum.retrieval.dense import SHARD, encoded_shard
+from curriculum.retrieval.dense import SHARD, Shard, encoded_batches, encoded_shards
 from curriculum.retrieval.passages import contents
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.storage import digest_of
@@ -60,16 +60,24 @@ class Reusing:
         self._encoder, self._known = encoder, known
         self.encoded = self.reused = 0
 
-    def passages(self, texts: list[str]) -> np.ndarray:
-        """float32 [passages, dimension]."""
-        vectors = np.zeros((len(texts), self._encoder.dimension), dtype=np.float32)
-        known = self._known.find([_digest(text) for text in texts], vectors)
-        new = np.flatnonzero(~known)
-        if len(new):
-            vectors[new] = self._encoder.passages([texts[n] for n in new])
-        self.encoded += len(new)
-        self.reused += int(known.sum())
-        return vectors
+    def map(self, batches: Iterable[list[str]]) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, float32 [passages, dimension]) of each batch as it is finished; the encoder is given the texts that are not known."""
+        begun: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+        def unknown() -> Iterator[list[str]]:
+            for number, texts in enumerate(batches):
+                vectors = np.zeros((len(texts), self._encoder.dimension if texts else 0), dtype=np.float32)
+                new = np.flatnonzero(~self._known.find([_digest(text) for text in texts], vectors))
+                begun[number] = vectors, new
+                yield [texts[n] for n in new]
+
+        for number, encoded in encoded_batches(self._encoder, unknown()):
+            vectors, new = begun.pop(number)
+            if len(new):
+                vectors[new] = encoded
+            self.encoded += len(new)
+            self.reused += len(vectors) - len(new)
+            yield number, vectors
 
 
 def embed_corpus(
@@ -88,15 +96,16 @@ def embed_corpus(
     earlier = previous(how)
     reusing, folder, ids = Reusing(encoder, KnownVectors(earlier / name if earlier else None)), out / name, list[str]()
     folder.mkdir(parents=True)
+    batches = read_batches(passages.path, ["passage_id", "title", "section", "text"], SHARD)
+    shards = (Shard(contents(batch), checkpoints / _shard(n), batch["passage_id"].tolist()) for n, batch in enumerate(batches))
     with pq.ParquetWriter(folder / "digests.parquet", _DIGESTS) as digests:
-        for number, batch in enumerate(read_batches(passages.path, ["passage_id", "title", "section", "text"], SHARD)):
-            texts, kept = contents(batch), checkpoints / _shard(number)
-            vectors = encoded_shard(reusing, settings, texts, kept)  # type: ignore[arg-type]
+        for number, (shard, vectors) in enumerate(encoded_shards(reusing, settings, shards)):
             if not np.isfinite(vectors).all():
                 raise DataError(f"the encoder {settings.encoder} gives vectors that are not finite; its weights are broken")
-            copyfile(kept, folder / _shard(number))
-            digests.write_table(pa.table({"digest": [_digest(text) for text in texts], "shard": [number] * len(texts)}, schema=_DIGESTS))
-            ids += batch["passage_id"].tolist()
+            copyfile(shard.kept, folder / _shard(number))
+            known = {"digest": [_digest(text) for text in shard.texts], "shard": [number] * len(shard.texts)}
+            digests.write_table(pa.table(known, schema=_DIGESTS))
+            ids += shard.ids
             progress(f"{len(ids)} of {total} passages: {reusing.encoded} encoded, {reusing.reused} reused")
     (folder / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
     facts = {"encoder": settings.encoder, "dimension": encoder.dimension, "passages": {name: len(ids)}, "name": name}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import numpy as np
 from curriculum.errors import DataError
 from curriculum.vector_search.settings import VectorSearchSettings
 
+Codes = Callable[[Any, np.ndarray], None]  # fills a trained index with vectors
 Kind = Literal["flat", "hnsw", "ivf_pq", "ivf_pq_rescored"]
 KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf_pq", "ivf_pq_rescored")
 CENTROIDS = 256  # of a codebook: a code is a byte a part
@@ -122,8 +123,10 @@ class VectorIndex:
         return codes + (4.0 * dimension * self.settings.rescored if self.kind == "ivf_pq_rescored" else 0.0)
 
 
-def build(kind: Kind, vectors: np.ndarray, settings: VectorSearchSettings, seed: int = 0) -> VectorIndex:
+def build(kind: Kind, vectors: np.ndarray, settings: VectorSearchSettings, seed: int = 0, codes: Codes | None = None) -> VectorIndex:
     """An inner-product index of unit ``vectors`` [passages, dimension], float32, in their order.
+
+    ``codes`` fills a trained IVF-PQ index in faiss's place, to the same content.
 
     Raises:
         DataError: the vectors are not of unit length, or too few to train codes from.
@@ -136,7 +139,13 @@ def build(kind: Kind, vectors: np.ndarray, settings: VectorSearchSettings, seed:
     made, begun = _empty(kind, *vectors.shape, settings, seed), time.perf_counter()
     if not made.is_trained:
         made.train(vectors)
-    made.add(vectors)
+    if codes is None or not kind.startswith("ivf"):
+        made.add(vectors)
+    else:
+        codes(faiss.downcast_index(made.base_index) if kind == "ivf_pq_rescored" else made, vectors)
+        if kind == "ivf_pq_rescored":
+            made.refine_index.add(vectors)
+            made.ntotal = made.refine_index.ntotal
     index = VectorIndex(kind, made, settings, time.perf_counter() - begun)
     return index.effort(settings.ef_search if kind == "hnsw" else settings.probes)
 
@@ -147,7 +156,7 @@ def vectors_of(index: Any) -> np.ndarray:
     return faiss.rev_swig_ptr(faiss.downcast_index(held).get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
 
 
-def chosen(flat: Any, settings: VectorSearchSettings, seed: int = 0) -> tuple[Kind, Any]:
+def chosen(flat: Any, settings: VectorSearchSettings, seed: int = 0, codes: Codes | None = None) -> tuple[Kind, Any]:
     """The kind that the size of a filled flat index asks for, and its vectors under it: the index itself where it stays flat.
 
     A graph and codes are for unit vectors: those of an encoder that is made for the dot product stay flat at any size.
@@ -156,7 +165,7 @@ def chosen(flat: Any, settings: VectorSearchSettings, seed: int = 0) -> tuple[Ki
     if kind == "flat" or np.abs(np.linalg.norm(vectors, axis=1) - 1).max() >= UNIT:
         return "flat", flat
     with one_thread():
-        return kind, build(kind, vectors, settings, seed).index
+        return kind, build(kind, vectors, settings, seed, codes).index
 
 
 def _empty(kind: Kind, passages: int, dimension: int, settings: VectorSearchSettings, seed: int) -> Any:
