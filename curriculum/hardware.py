@@ -28,7 +28,7 @@ class ComputeSettings(BaseModel):
 
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|auto)$")
     precision: str = Field("float32", pattern="^(float32|bfloat16|float16)$")
-    threads: int = Field(0, ge=0, description="0: one a core")
+    threads: int = Field(0, ge=0, description="0: OMP_NUM_THREADS where that is set, else one a core")
     memory_cap_gb: float = Field(6.0, gt=0)
     engine: str = Field("local", pattern="^(local|ray)$", description="ray: passages are encoded, and codes made, on a Ray cluster")
     ray_address: str = Field("", description="HOST:PORT of the cluster's head; empty: RAY_ADDRESS, else a cluster of this machine's own")
@@ -115,10 +115,11 @@ def resolve_device(device: str) -> str:
 
 
 def use_threads(threads: int) -> int:
-    """Set torch's intra-op threads; returns the number in use."""
+    """Set torch's intra-op threads; returns the number in use. 0: OMP_NUM_THREADS, which whoever shares the machine sets, else one a core."""
     import torch
 
-    wanted = threads or os.cpu_count() or 1
+    named = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    wanted = threads or (int(named) if named.isdigit() else 0) or os.cpu_count() or 1
     torch.set_num_threads(wanted)
     return wanted
 

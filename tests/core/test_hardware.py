@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -9,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from curriculum import hardware
 from curriculum.errors import UserError
-from curriculum.hardware import matmul_peak_flops, memory_bandwidth, resolve_device, timed
+from curriculum.hardware import matmul_peak_flops, memory_bandwidth, resolve_device, timed, use_threads
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,3 +78,15 @@ def test_the_roofs_are_counted_in_what_was_multiplied_and_moved(monkeypatch: pyt
     monkeypatch.setattr(hardware, "timed", lambda call, device: 0.5 if call() is not None else 0.0)  # a clock that no other load moves
     assert matmul_peak_flops(seconds=0.01, size=64) == 2 * 64**3 / 0.5
     assert memory_bandwidth(seconds=0.01, megabytes=3) == 2 * 3 * 2**20 / 0.5
+
+
+@pytest.mark.parametrize(("asked", "named", "used"), [(0, "1", 1), (0, "3,2", 3), (2, "1", 2), (0, "", os.cpu_count()), (0, "many", os.cpu_count())])
+def test_threads_are_those_asked_for_else_those_of_whoever_shares_the_machine(
+    asked: int, named: str, used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", named)
+    try:
+        assert use_threads(asked) == torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
