@@ -9,7 +9,7 @@ export PYTHONPATH   := $(CURDIR)
 # compiled again in every process that imports them, which doubles the seconds it takes
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test e2e ui notes gate drills deepspeed ray setup lint readme screenshots validate sbom audit clean
+.PHONY: run test unit e2e ui notes gate drills deepspeed ray setup lint readme screenshots validate sbom audit clean
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.ready
@@ -55,6 +55,10 @@ lint: setup
 # one worker a core of the smallest machine; tests/conftest.py says which tests stay on one worker
 test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# the library alone, without the files that materialise assets or start processes
+unit: setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not e2e and not integration"
 
 # the real services: a browser in front of `make ui`, and the deployment's own commands. Needs chromium, chromium-driver and postgresql
 e2e: setup

@@ -72,6 +72,11 @@ FIGURES = {
         Figure("share of the first ten that bfloat16 leaves", "ours_bfloat16.top10_shared"),
         Figure("cold start", "cold_start_s.ours", unit=" s"), Figure("Haystack's cold start", "cold_start_s.haystack", unit=" s"),
     ]),
+    "cluster": ("Encoding by a Ray cluster of two nodes on this machine", [
+        Figure("time over two plain processes", "ratio_to_two_processes"), Figure("speed over one process", "speed_over_one_process"),
+        Figure("a node killed half-way: time over one process", "killed_over_one_process"),
+        Figure("until both workers are ready", "ready_s", unit=" s"), Figure("largest difference of a vector", "largest_difference", most=1e-5),
+    ]),
     "serve_load": ("`curriculum serve` under load", [
         Figure("requests a second", "requests_per_second"), Figure("p50", "p50_ms", unit=" ms"), Figure("p95", "p95_ms", unit=" ms"),
         Figure("seconds held", "seconds", least=600), Figure("requests lost", "failed", most=0),

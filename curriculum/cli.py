@@ -312,20 +312,27 @@ def notes(
 def readme(profile: ProfileOption = "starter") -> None:
     """Record the stored results in results/PROFILE.json, and render the README's figures and docs/topics.md from them.
 
-    What the record says of assets that have no result here stays.
+    What the record says of assets that have no result here stays. The figures of another profile than starter are written to docs/PROFILE.md.
     """
     from curriculum.evaluation.gate import milestone_rows
     from curriculum.profile import load_profile
     from curriculum.report.card import judgements, stored_results
-    from curriculum.report.readme import record, refreshed, topics_page, write_record
+    from curriculum.report.figures import every_figure, figures_page
+    from curriculum.report.readme import README_PROFILE, headline, record, refreshed, topics_page, write_record
     from curriculum.syllabus import load_syllabus
 
     syllabus, loaded = load_syllabus(), load_profile(profile)
     store, page, path = _store(loaded), PROJECT / "README.md", PROJECT / "results" / f"{loaded.name}.json"
     held = judgements(syllabus, loaded, store)
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    data = record(loaded, milestone_rows(syllabus, loaded, store), held, stored_results(store), kept)
+    ours = loaded.name == README_PROFILE
+    data = record(
+        loaded, milestone_rows(syllabus, loaded, store), held, stored_results(store), kept, figures=headline if ours else every_figure
+    )
     write_record(data, path)
+    if not ours:
+        (PROJECT / "docs" / f"{loaded.name}.md").write_text(figures_page(data, loaded.description), encoding="utf-8")
+        return
     page.write_text(refreshed(page.read_text(encoding="utf-8"), data), encoding="utf-8")
     (PROJECT / "docs" / "topics.md").write_text(topics_page(data, syllabus, loaded), encoding="utf-8")
 

@@ -19,8 +19,13 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", RAGAS_DO_NOT_TRAC
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under ``--dist loadgroup`` a file's tests stay on one worker, which keeps its fixtures; so do the files of a folder that shares some."""
+    """Under ``--dist loadgroup`` a file's tests stay on one worker, which keeps its fixtures; so do the files of a folder that shares some.
+
+    A file that materialises assets or starts processes is marked ``integration``: `make unit` leaves it out.
+    """
     for item in items:
+        if {"dg", "subprocess"} & vars(item.module).keys():  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.integration)
         folder = item.path.parent
         item.add_marker(pytest.mark.xdist_group(folder.name if (folder / "conftest.py").exists() else f"{folder.name}/{item.path.stem}"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,20 @@ from curriculum.report.topics import as_markdown, topic_rows
 from curriculum.results import StudyResult
 from curriculum.syllabus import Bar, Syllabus
 
+README_PROFILE = "starter"  # whose figures the README and docs/topics.md show
 BEGIN, END = "<!-- figures: written by `make readme` -->", "<!-- end of figures -->"
 
 
+def headline(result: StudyResult) -> list[list[Any]]:
+    """[metric, value with its interval, n] of a study's main metrics: those of one row of its tables have "__" in their names."""
+    return [[m.name, m.text(), m.n] for m in result.metrics if "__" not in m.name]
+
+
 def record(
-    profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], results: dict[str, StudyResult], kept: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """What the README shows of the results there are, as JSON-able data.
+    profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], results: dict[str, StudyResult], kept: dict[str, Any] | None = None,
+    figures: Callable[[StudyResult], list[list[Any]]] = headline,
+) -> dict[str, Any]:  # fmt: skip
+    """What the README shows of the results there are, as JSON-able data; ``figures`` says which metrics of a study.
 
     ``kept`` is the record so far. What it says of an asset that has no result here stands, with where and when that was measured:
     studies run for hours and on more than one machine.
@@ -33,7 +41,7 @@ def record(
         "measured": kept.get("measured", {}) | here,
         "peak_memory_gib": max(kept.get("peak_memory_gib", 0), *(round(r.peak_memory_bytes / 2**30, 2) for r in runs.values()), 0),
         "milestones": _milestones(rows, kept.get("milestones", [])),
-        "figures": kept.get("figures", {}) | {name: headline(result) for name, result in results.items()},
+        "figures": kept.get("figures", {}) | {name: figures(result) for name, result in results.items()},
         "checks": checks | {name: before[name] for name, j in held.items() if not j.made and name in before},
     }
 
@@ -57,11 +65,6 @@ def recorded_judgements(data: dict[str, Any], bars: dict[str, Bar]) -> dict[str,
         verdict, value = data["checks"].get(name, [Verdict.NOT_RUN.value, None])
         found[name] = Judgement(bar, value, Verdict(verdict), f"{bar.asset}.{bar.metric} as recorded", made=name in data["checks"])
     return found
-
-
-def headline(result: StudyResult) -> list[list[Any]]:
-    """[metric, value with its interval, n] of a study's main metrics: those of one row of its tables have "__" in their names."""
-    return [[m.name, m.text(), m.n] for m in result.metrics if "__" not in m.name]
 
 
 def write_record(data: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,38 @@
+"""The page of a profile's figures: what it holds, and that it is what was recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from curriculum.profile import load_profile
+from curriculum.report.figures import every_figure, figures_page
+from curriculum.report.readme import README_PROFILE
+from curriculum.results import Metric, StudyResult
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS = sorted(path for path in (ROOT / "results").glob("*.json") if path.stem != README_PROFILE)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_the_page_of_a_profile_holds_what_was_recorded(path: Path) -> None:
+    page = figures_page(json.loads(path.read_text(encoding="utf-8")), load_profile(path.stem).description)
+    assert (ROOT / "docs" / f"{path.stem}.md").read_text(encoding="utf-8") == page, f"run `curriculum readme --profile {path.stem}`"
+
+
+def test_systems_are_rows_and_measures_columns() -> None:
+    metrics = [
+        Metric(name="ndcg_at_10", value=0.5, low=0.4, high=0.6, n=7), Metric(name="mrr__bm25__notes", value=0.25),
+        Metric(name="ndcg_at_10__bm25__notes", value=0.75), Metric(name="mrr__dense__notes", value=1.0),
+    ]  # fmt: skip
+    figures = {"some_study": every_figure(StudyResult(study="some_study", metrics=metrics)), "other_study": [["f1", "0.5", None]]}
+    measured = {"some_study": {"hardware": "a machine", "threads": 2, "on": "2026-01-01"}}
+    data = {"profile": "mine", "checks": {"a": ["passed", 1.0], "b": ["failed", 0.0], "c": ["not run", None]}, "figures": figures, "measured": measured}
+    page = figures_page(data, "Mine.").splitlines()
+    assert page[2].startswith("Mine. Measured on a machine; 1 of 2 checks passed.")
+    assert page.index("## other_study") < page.index("## some_study") and "| f1 | 0.5 |  |" in page
+    assert "| ndcg_at_10 | 0.5 [0.4, 0.6] | 7 |" in page
+    head = page.index("| | mrr | ndcg_at_10 |")
+    assert page[head + 1 : head + 4] == ["|---|---|---|", "| bm25, notes | 0.25 | 0.75 |", "| dense, notes | 1 |  |"]
