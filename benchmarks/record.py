@@ -59,6 +59,8 @@ FIGURES = {
     "search": ("The parts of a search", [
         Figure("encoding: time over SentenceTransformer.encode", "encode.ratio_to_sentence_transformers", most=1.0),
         Figure("encoding: time over the arithmetic limit", "encode.times_the_arithmetic_limit", most=1.3),
+        Figure("encoding: time over int8 in onnxruntime", "encode.ratio_to_onnxruntime_int8", most=1.0),
+        Figure("int8 in onnxruntime: lowest cosine with our vectors", "encode.int8_lowest_cosine"),
         Figure("BM25: time over bm25s", "bm25.ratio_to_bm25s", most=1.0),
         Figure("BM25: share of equal results in the first ten", "bm25.top10_equal_share"),
         Figure("flat scan: time over numpy", "scan.ratio_to_numpy", most=1.0),

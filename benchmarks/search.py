@@ -2,9 +2,10 @@
 
 python -m benchmarks.search --corpus DIR [--races encode bm25 scan] [--documents 5000] [--queries 200] [--vectors 100000]
 
-``DIR`` is a folder in BEIR layout (corpus.jsonl, queries.jsonl). encode: our encoder against ``SentenceTransformer.encode`` and the arithmetic
-limit. bm25: Lucene through pyserini against bm25s (an optional peer: ``pip install bm25s==0.2.14``) at equal k1, b and analysis. scan: faiss'
-flat index against numpy and the time that reading the vectors from memory takes.
+``DIR`` is a folder in BEIR layout (corpus.jsonl, queries.jsonl). encode: our encoder against ``SentenceTransformer.encode``, the arithmetic
+limit and, where what it needs is installed, int8 in onnxruntime (``benchmarks/onnx_encoder.py``). bm25: Lucene through pyserini against bm25s
+(an optional peer: ``pip install bm25s==0.2.14``) at equal k1, b and analysis. scan: faiss' flat index against numpy and the time that reading
+the vectors from memory takes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import onnx_encoder
 from benchmarks.turns import in_turns
 from curriculum.corpora.readers import read_beir
 from curriculum.hardware import describe_hardware, matmul_peak_flops, memory_bandwidth, use_threads
@@ -109,7 +111,7 @@ def race_bm25(documents: pd.DataFrame, queries: list[str], folder: Path) -> dict
     return {**found, **times, "ratio_to_bm25s": times["lucene_ms"] / times["bm25s_ms"], "top10_equal_share": same}
 
 
-def race_encode(documents: pd.DataFrame, sample: int = 64, rounds: int = 5) -> dict[str, float]:
+def race_encode(documents: pd.DataFrame, sample: int = 64, rounds: int = 5) -> dict[str, Any]:
     """``sample`` passages a call; the arithmetic limit counts the matrix products of the tokens that there are, without padding."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -122,15 +124,26 @@ def race_encode(documents: pd.DataFrame, sample: int = 64, rounds: int = 5) -> d
     peer.max_seq_length = SETTINGS.max_tokens
     texts = contents(documents)[:sample]
     how = {"normalize_embeddings": True, "show_progress_bar": False}
-    difference = float(np.abs(ours.passages(texts) - peer.encode(texts, **how)).max())
-    times = medians({"ours": lambda _: ours.passages(texts), "sentence_transformers": lambda _: peer.encode(texts, **how)}, rounds)
+    expected = ours.passages(texts)
+    difference = float(np.abs(expected - peer.encode(texts, **how)).max())
+    sides: dict[str, Callable[[int], object]] = {"ours": lambda _: ours.passages(texts), "sentence_transformers": lambda _: peer.encode(texts, **how)}
+    quantised: dict[str, Any] = {"onnxruntime_int8": "onnx and onnxscript are not installed"}
+    if onnx_encoder.available():
+        with tempfile.TemporaryDirectory() as out:
+            int8 = onnx_encoder.Int8Encoder(folder, SETTINGS.max_tokens, Path(out))
+        sides["onnxruntime_int8"] = lambda _: int8.passages(texts)
+        quantised = {"int8_lowest_cosine": float((expected * int8.passages(texts)).sum(axis=1).min())}
+    times = medians(sides, rounds)
+    if "onnxruntime_int8_ms" in times:
+        quantised["ratio_to_onnxruntime_int8"] = times["ours_ms"] / times["onnxruntime_int8_ms"]
     lengths = [min(len(ids), SETTINGS.max_tokens) for ids in peer.tokenizer(texts)["input_ids"]]
     model = peer[0].auto_model
     weights = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embeddings" not in name and "pooler" not in name)
     config = model.config
     flops = sum(2 * weights * n + 4 * config.num_hidden_layers * n * n * config.hidden_size for n in lengths)
     limit = 1000 * flops / matmul_peak_flops()
-    return {**times, "passages": len(texts), "tokens": int(sum(lengths)), "threads": torch.get_num_threads(), "max_abs_difference": difference,
+    return {**times, **quantised, "passages": len(texts), "tokens": int(sum(lengths)), "threads": torch.get_num_threads(),
+            "max_abs_difference": difference,
             "ratio_to_sentence_transformers": times["ours_ms"] / times["sentence_transformers_ms"],
             "arithmetic_limit_ms": limit, "times_the_arithmetic_limit": times["ours_ms"] / limit}  # fmt: skip
 
