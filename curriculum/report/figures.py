@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from curriculum.evaluation.gate import Verdict
 from curriculum.report.readme import hardware
 from curriculum.results import StudyResult
 
@@ -18,7 +19,7 @@ def every_figure(result: StudyResult) -> list[list[Any]]:
 
 def figures_page(data: dict[str, Any], description: str) -> str:
     """A record as Markdown: a section a study, its main metrics, then a table of those that are told apart by ``__``."""
-    verdicts = [verdict for verdict, _ in data["checks"].values() if verdict != "not run"]
+    verdicts = [verdict for verdict, _ in data["checks"].values() if verdict not in (Verdict.NOT_RUN.value, Verdict.MISSING.value)]
     lines = [
         f"# Profile `{data['profile']}`", "",
         f"{description} Measured on {hardware(data)}; {verdicts.count('passed')} of {len(verdicts)} checks passed. "

@@ -29,7 +29,7 @@ def test_systems_are_rows_and_measures_columns() -> None:
     ]  # fmt: skip
     figures = {"some_study": every_figure(StudyResult(study="some_study", metrics=metrics)), "other_study": [["f1", "0.5", None]]}
     measured = {"some_study": {"hardware": "a machine", "threads": 2, "on": "2026-01-01"}}
-    data = {"profile": "mine", "checks": {"a": ["passed", 1.0], "b": ["failed", 0.0], "c": ["not run", None]}, "figures": figures, "measured": measured}
+    data = {"profile": "mine", "checks": {"a": ["passed", 1.0], "b": ["failed", 0.0], "c": ["not run", None], "d": ["missing", None]}, "figures": figures, "measured": measured}
     page = figures_page(data, "Mine.").splitlines()
     assert page[2].startswith("Mine. Measured on a machine; 1 of 2 checks passed.")
     assert page.index("## other_study") < page.index("## some_study") and "| f1 | 0.5 |  |" in page
