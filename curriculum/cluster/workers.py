@@ -47,7 +47,7 @@ class Workers:
         self._seen = time.monotonic()
         while self._dimension is None:
             self._level()
-            self._finished(Board([]))
+            self._finished(Board([]))  # nothing is in anyone's hands before the first is ready
         return self._dimension
 
     def passages(self, texts: list[str]) -> np.ndarray:
@@ -63,9 +63,9 @@ class Workers:
         """
         board, self._seen = Board(batches), time.monotonic()
         self._flying.clear()  # of an earlier call that was left half-way
-        for worker in self._ready():
-            board.join(worker)
         while True:
+            for worker in self._ready():  # also those that became so while ``batches`` asked for the dimension
+                board.join(worker)
             for empty in self._hand_out(board):
                 yield empty, _NOTHING
             if board.over:
@@ -115,9 +115,9 @@ class Workers:
             self._workers[f"worker {self._started}"] = made = self._class.remote(*self._arguments)
             self._starting[made.dimension.remote()] = f"worker {self._started}"
 
-    def _finished(self, board: Board) -> Iterator[tuple[str, int, Any]]:
-        """Wait a moment; (worker, number, answer) of what was finished. Workers that have become ready join the board, lost ones leave it."""
-        asked = [*self._starting, *self._flying]
+    def _finished(self, board: Board) -> list[tuple[str, int, Any]]:
+        """Wait a moment; (worker, number, answer) of what was finished. Who was lost leaves the board, who has become ready is :meth:`_ready`."""
+        asked, finished = [*self._starting, *self._flying], list[tuple[str, int, Any]]()
         for reference in self._ray.wait(asked, num_returns=1, timeout=LOOK_SECONDS)[0] if asked else ():
             worker, number = (self._starting.pop(reference), None) if reference in self._starting else self._flying.pop(reference)
             answer = self._answer(reference, worker)
@@ -125,16 +125,16 @@ class Workers:
                 self._lose(worker, board)
             elif number is None:
                 self._dimension = answer
-                board.join(worker)
                 self._progress(f"{worker} is ready; {len(self._ready())} of {len(self._workers)} are")
             else:
-                yield worker, number, answer
+                finished.append((worker, number, answer))
         self._seen = time.monotonic() if self._ready() else self._seen
         if time.monotonic() - self._seen > PATIENCE_SECONDS:
             raise UserError(
                 f"no worker of the Ray cluster has been ready for {PATIENCE_SECONDS:.0f} s: each takes {self._needs}, and free are "
                 f"{self._ray.available_resources()}; free some, or lower compute.threads"
             )
+        return finished
 
     def _answer(self, reference: Any, worker: str) -> Any:
         """What the worker answered; None where it is gone. What it raised is raised here."""

@@ -107,6 +107,19 @@ def test_a_lost_nodes_batches_are_done_by_the_others_and_a_node_that_joins_is_us
         workers.close()
 
 
+def test_an_encoder_that_reuses_vectors_asks_the_workers_for_the_rest(cluster: Any, second: Callable[[], Any]) -> None:
+    from curriculum.ingest.vectors import KnownVectors, Reusing
+
+    second()
+    with ray_session(cluster.address, lambda line: None) as ray:
+        workers = letters(ray, [])  # not asked yet: how long a vector is, their first answer says, while batches are being handed out
+        reusing = Reusing(workers, KnownVectors(None))
+        found = dict(reusing.map([["a", "bc"], [], ["def"]]))
+        workers.close()
+    assert {number: vectors.tolist() for number, vectors in found.items()} == {0: [[1, 97], [2, 98]], 1: [], 2: [[3, 100]]}
+    assert (reusing.encoded, reusing.reused) == (3, 0)
+
+
 def test_what_a_worker_raises_is_raised_here_and_a_deadly_batch_is_named(cluster: Any, second: Callable[[], Any]) -> None:
     second()
     with ray_session(cluster.address, lambda line: None) as ray:
