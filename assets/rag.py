@@ -68,6 +68,7 @@ def rag_answers(
     notes_questions: pd.DataFrame,
 ) -> pd.DataFrame:
     """Answers with their citations: retrieved, reranked, read or generated, verified, and withheld where nothing supports them."""
+    from curriculum.cells import Cells
     from curriculum.rag.answering import answer_questions
     from curriculum.rag.assembly import build_pipeline
     from curriculum.rag.questions import asked_questions
@@ -77,7 +78,8 @@ def rag_answers(
         *parts, lab.profile.rag, lab.profile.retrieval, model=lab.model, generator=lab.generator, device=lab.device, seed=lab.seed
     )
     questions = asked_questions(notes_questions, lab.profile.rag, lab.profile.retrieval, lab.dataset)
-    return answer_questions(questions, passages, pipeline, lab.settings, progress=lab.progress, seed=lab.seed)
+    cells = Cells(lab.checkpoints, lab.progress)
+    return answer_questions(questions, passages, pipeline, lab.settings, cells=cells, progress=lab.progress, seed=lab.seed)
 
 
 @lineage_asset(
@@ -94,6 +96,7 @@ def abstention_study(
     notes_questions: pd.DataFrame,
 ) -> StudyResult:
     """From which support a draft is given out: chosen on answers to dev questions by risk and coverage, measured on the test answers."""
+    from curriculum.cells import Cells
     from curriculum.rag.answering import answer_questions
     from curriculum.rag.assembly import build_pipeline
     from curriculum.rag.questions import asked_questions
@@ -105,7 +108,8 @@ def abstention_study(
     )
     asked = lab.profile.rag.model_copy(update={"split": "dev", "max_questions": lab.settings.dev_questions})
     questions = asked_questions(notes_questions, asked, lab.profile.retrieval, lab.dataset)
-    dev = answer_questions(questions, passages, pipeline, asked, progress=lab.progress, seed=lab.seed)
+    cells = Cells(lab.checkpoints, lab.progress)
+    dev = answer_questions(questions, passages, pipeline, asked, cells=cells, progress=lab.progress, seed=lab.seed)
     return abstention_study(dev, rag_answers, lab.settings, verifier_threshold=pipeline.verifier.threshold, seed=lab.seed)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from curriculum.cells import Cells
 from curriculum.errors import DataError
 from curriculum.grounding.claims import claims_of
 from curriculum.grounding.verifier import SupportVerifier
@@ -18,6 +20,7 @@ from curriculum.reranking.mining import Retriever
 from curriculum.reranking.reranker import Reranker, passage_texts
 from curriculum.reranking.scoring import Ranking
 
+TOGETHER = 25  # questions that are answered at once
 COLUMNS = [
     "question_id", "note_id", "documents", "question", "kind", "answer", "draft", "citations", "contexts", "support", "abstained", "gold",
     "transcript", "seconds",
@@ -49,47 +52,47 @@ def sample_questions(questions: pd.DataFrame, settings: RagSettings, seed: int =
 
 
 def answer_questions(
-    questions: pd.DataFrame,
-    passages: pd.DataFrame,
-    pipeline: Pipeline,
-    settings: RagSettings,
-    *,
-    progress: Callable[[str], None],
-    seed: int = 0,
-) -> pd.DataFrame:
+    questions: pd.DataFrame, passages: pd.DataFrame, pipeline: Pipeline, settings: RagSettings, *,
+    cells: Cells, progress: Callable[[str], None], seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """One row a sampled question of :func:`curriculum.rag.questions.asked_questions`, with the columns ``COLUMNS``.
 
     ``contexts`` are the ids of the passages shown, ``citations`` those of them that support the answer; ``draft`` is what the
     answerer wrote, ``answer`` what is given out: "" when it abstained or when the draft's support is below the threshold.
     ``support`` is that of the draft's weakest claim by its best passage, 0 without a draft. ``seconds`` is the time of a
-    question, where steps are done for all questions at once its even share.
+    question, where steps are done for 25 questions at once its even share. These 25 are a cell: a killed run goes on with the next ones.
 
     Raises:
         DataError: no questions, or the index holds passages that are not given.
     """
     rows = sample_questions(questions, settings, seed)
-    texts = passage_texts(passages)
-    asked = rows["question"].astype(str).tolist()
-    start = time.perf_counter()
-    found = pipeline.retriever.search(asked, settings.depth, settings.collection)
-    ranked: list[Ranking] = [ranking[: settings.contexts] for ranking in pipeline.reranker.rerank(asked, found, texts)]
-    progress(f"{len(asked)} questions: retrieved and reranked in {time.perf_counter() - start:.0f} s")
-    contexts = [[passage for passage, _ in ranking] for ranking in ranked]
-    drafts = pipeline.answerer.answer(asked, [[texts[p] for p in shown] for shown in contexts])
-    progress(f"{sum(bool(d.text) for d in drafts)} drafts after {time.perf_counter() - start:.0f} s")
-    supports = passage_support(asked, [d.text for d in drafts], contexts, texts, pipeline.verifier)
-    spent = (time.perf_counter() - start - sum(d.seconds for d in drafts)) / len(asked)
-    threshold = pipeline.verifier.threshold if settings.support_threshold is None else settings.support_threshold
-    decided = [
-        _decide(draft, shown, support, threshold, settings.withhold, spent)
-        for draft, shown, support in zip(drafts, contexts, supports, strict=True)
-    ]
+    asked, texts = rows["question"].astype(str).tolist(), passage_texts(passages)
+    decided: list[dict[str, Any]] = []
+    for start in range(0, len(asked), TOGETHER):
+        part = asked[start : start + TOGETHER]
+        name = f"questions {start + 1} to {start + len(part)}"
+        decided += cells.get(name, part, lambda part=part: {"rows": _answered(part, texts, pipeline, settings)})["rows"]
+        progress(f"{name} of {len(asked)}: {sum(not row['abstained'] for row in decided)} answered so far")
     answered = pd.DataFrame(decided)
     answered[["question_id", "note_id"]], answered["documents"] = rows[["question_id", "note_id"]], [list(ids) for ids in rows["documents"]]
     answered["question"], answered["kind"] = asked, rows["kind"]
     answered["gold"] = [[str(a) for a in answers] for answers in rows["answers"]]
-    progress(f"{int((~answered['abstained']).sum())} of {len(answered)} questions answered")
     return answered[COLUMNS]
+
+
+def _answered(asked: list[str], texts: Mapping[str, str], pipeline: Pipeline, settings: RagSettings) -> list[dict[str, Any]]:
+    start = time.perf_counter()
+    found = pipeline.retriever.search(asked, settings.depth, settings.collection)
+    ranked: list[Ranking] = [ranking[: settings.contexts] for ranking in pipeline.reranker.rerank(asked, found, texts)]
+    contexts = [[passage for passage, _ in ranking] for ranking in ranked]
+    drafts = pipeline.answerer.answer(asked, [[texts[p] for p in shown] for shown in contexts])
+    supports = passage_support(asked, [d.text for d in drafts], contexts, texts, pipeline.verifier)
+    spent = (time.perf_counter() - start - sum(d.seconds for d in drafts)) / len(asked)
+    threshold = pipeline.verifier.threshold if settings.support_threshold is None else settings.support_threshold
+    return [
+        _decide(draft, shown, support, threshold, settings.withhold, spent)
+        for draft, shown, support in zip(drafts, contexts, supports, strict=True)
+    ]
 
 
 def passage_support(
@@ -106,7 +109,7 @@ def passage_support(
     return shaped
 
 
-def _decide(draft: Draft, shown: list[str], support: np.ndarray, threshold: float, withhold: bool, spent: float) -> dict[str, object]:
+def _decide(draft: Draft, shown: list[str], support: np.ndarray, threshold: float, withhold: bool, spent: float) -> dict[str, Any]:
     weakest = float(support.max(axis=1).min()) if support.size else 0.0
     given = bool(draft.text) and (weakest >= threshold or not withhold)
     citations = [p for p, column in zip(shown, support.T, strict=True) if column.max() >= threshold] if support.size else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pandas as pd
 import pytest
 import torch
 
+from curriculum.cells import Cells
 from curriculum.crossencoder.model import CrossEncoder, Pair
 from curriculum.errors import DataError
 from curriculum.generation.base import Generation
 from curriculum.grounding.similarity import containment
 from curriculum.grounding.verifier import Calibration, SupportVerifier
-from curriculum.rag.answerers import GeneratorAnswerer, ReaderAnswerer, clean_answer
+from curriculum.rag.answerers import Draft, GeneratorAnswerer, ReaderAnswerer, clean_answer
 from curriculum.rag.answering import COLUMNS, Pipeline, answer_questions, sample_questions
 from curriculum.rag.faithfulness import context_precision_recall, faithfulness
 from curriculum.rag.report import report_rag
@@ -101,7 +103,8 @@ def pipeline(verifier: SupportVerifier, answerer: object) -> Pipeline:
 
 def run(verifier: SupportVerifier, answerer: object, **changed: object) -> pd.DataFrame:
     settings = SETTINGS.model_copy(update=changed)
-    return answer_questions(questions(), passages(), pipeline(verifier, answerer), settings, progress=print)
+    with tempfile.TemporaryDirectory() as folder:
+        return answer_questions(questions(), passages(), pipeline(verifier, answerer), settings, cells=Cells(Path(folder)), progress=print)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,30 @@ def test_answers_are_cited_and_unsupported_ones_withheld(answers: pd.DataFrame, 
         assert set(row.citations) <= set(row.contexts) and len(row.contexts) == 2
         assert bool(row.citations) == bool(row.answer) == (not row.abstained)
         assert row.draft in row.transcript and row.seconds > 0
+
+
+def test_a_killed_run_goes_on_with_the_questions_that_are_left(answers: pd.DataFrame, verifier: SupportVerifier, tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    class Killed(ReaderAnswerer):
+        def answer(self, questions: Sequence[str], contexts: Sequence[Sequence[str]]) -> list[Draft]:
+            asked.append(list(questions))
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            return super().answer(questions, contexts)
+
+    lines: list[str] = []
+
+    def run_again() -> pd.DataFrame:
+        parts, cells = pipeline(verifier, Killed(Extractor())), Cells(tmp_path, lines.append)
+        return answer_questions(questions(), passages(), parts, SETTINGS, cells=cells, progress=lines.append)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_again()
+    resumed = run_again()
+    assert [len(part) for part in asked] == [25, 15, 15] and asked[1] == asked[2]
+    assert "questions 1 to 25: kept from before" in lines and lines[-1] == "questions 26 to 40 of 40: 30 answered so far"
+    pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), answers.drop(columns="seconds"))
 
 
 def test_a_good_pipeline_passes(answers: pd.DataFrame, verifier: SupportVerifier) -> None:
