@@ -27,13 +27,13 @@ def figures_page(data: dict[str, Any], description: str) -> str:
     ]  # fmt: skip
     for study, figures in sorted(data["figures"].items()):
         on = data["measured"].get(study, {}).get("on")
-        lines += ["", f"## {study}", "", *([f"Measured on {on}.", ""] if on else []), *_main(figures), *_by_row(figures)]
+        lines += ["", f"## {study}", *(["", f"Measured on {on}."] if on else []), *_main(figures), *_by_row(figures)]
     return "\n".join(lines) + "\n"
 
 
 def _main(figures: Sequence[Figure]) -> list[str]:
     rows = [f"| {name} | {value} | {'' if n is None else n} |" for name, value, n in figures if "__" not in name]
-    return ["| figure | value | n |", "|---|---|---|", *rows] if rows else []
+    return ["", "| figure | value | n |", "|---|---|---|", *rows] if rows else []
 
 
 def _by_row(figures: Sequence[Figure]) -> list[str]:
