@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from curriculum.evaluation.statistics import bootstrap_mean, paired_bootstrap
+from curriculum.evaluation.metrics import low_metric, paired_metric
+from curriculum.evaluation.statistics import bootstrap_mean
 from curriculum.learned_sparse.settings import LearnedSparseSettings
 from curriculum.results import Metric
 from curriculum.retrieval.measure import Searched, per_query
@@ -96,9 +97,8 @@ def sparse_metrics(
         found.append(Metric(name=f"recall_at_100__{row.system}", value=row.recall_at_100, n=row.questions))
     pruned = {f"ndcg_change__{s}": (s, "sparse", "ndcg_at_10") for s in systems["system"] if s.startswith("top_")}
     for name, (new, old, measure) in {**PAIRS, **pruned}.items():
-        change = paired_bootstrap(_units(scores, f"{measure}__{new}"), _units(scores, f"{measure}__{old}"), seed=seed)
-        found.append(Metric(name=name, value=change.difference, low=change.low, high=change.high, n=change.n))
-        found.append(Metric(name=f"{name}_low", value=change.low, n=change.n))
+        change = paired_metric(name, _units(scores, f"{measure}__{new}"), _units(scores, f"{measure}__{old}"), seed)
+        found += [change, low_metric(f"{name}_low", change)]
     return [*found, *_sparsity(described), *_costs(sizes, described, times)]
 
 
