@@ -6,7 +6,6 @@ installation of this project. A worker that is lost, with its machine or alone, 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -150,9 +149,7 @@ class Workers:
             return None
 
     def _lose(self, worker: str, board: Board) -> None:
-        with contextlib.suppress(Exception):  # it is gone already, mostly
-            self._ray.kill(self._workers[worker])
-        del self._workers[worker]
+        self._ray.kill(self._workers.pop(worker))  # where it is gone already, this does nothing
         self._flying = {reference: where for reference, where in self._flying.items() if where[0] != worker}
         lost = board.lose(worker)
         self._progress(f"{len(lost)} batches of {worker} wait for another; ready are {len(self._ready())}")
