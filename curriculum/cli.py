@@ -286,7 +286,7 @@ def notes(
     from curriculum.evaluation.gate import active_bars
     from curriculum.profile import load_profile
     from curriculum.report.card import judgements, stored_results
-    from curriculum.report.readme import hardware, headline, recorded_judgements
+    from curriculum.report.readme import every_figure, hardware, headline, recorded_judgements
     from curriculum.report.topics import topic_rows
     from curriculum.site.build import build_site, read_notes
     from curriculum.syllabus import load_syllabus
@@ -294,13 +294,13 @@ def notes(
     syllabus, loaded = load_syllabus(), load_profile(profile)
     results, held = stored_results(_store(loaded)), judgements(syllabus, loaded, _store(loaded))
     record = PROJECT / "results" / f"{profile}.json"
-    figures, measured = {name: headline(result) for name, result in results.items()}, f"As this machine last measured them, profile {profile}."
+    figures, measured = {name: every_figure(result) for name, result in results.items()}, f"As this machine last measured them, profile {profile}."
     if not results and record.exists():
         kept = json.loads(record.read_text(encoding="utf-8"))
         held = recorded_judgements(kept, active_bars(syllabus, loaded))
         figures, measured = kept.get("figures", {}), f"From the recorded run of profile {profile} on {hardware(kept)}."
     rows = topic_rows(syllabus, loaded, held)
-    page = build_site(read_notes(PROJECT / "notes"), syllabus, figures, rows, measured, home() / "site")
+    page = build_site(read_notes(PROJECT / "notes"), syllabus, headline(figures), rows, measured, home() / "site")
     typer.echo(f"notes: {page}")
     if serve:
         typer.echo(f"serving them on http://127.0.0.1:{port} (Ctrl-C ends)")
@@ -310,31 +310,32 @@ def notes(
 
 @app.command()
 def readme(profile: ProfileOption = "starter") -> None:
-    """Record the stored results in results/PROFILE.json, and render the README's figures and docs/topics.md from them.
+    """Record the stored results in results/PROFILE.json; render the README's figures, docs/topics.md and docs/figures/ from them.
 
     What the record says of assets that have no result here stays. The figures of another profile than starter are written to docs/PROFILE.md.
     """
     from curriculum.evaluation.gate import milestone_rows
     from curriculum.profile import load_profile
     from curriculum.report.card import judgements, stored_results
-    from curriculum.report.figures import every_figure, figures_page
-    from curriculum.report.readme import README_PROFILE, headline, record, refreshed, topics_page, write_record
+    from curriculum.report.figures import figures_page, part_pages
+    from curriculum.report.readme import README_PROFILE, record, refreshed, topics_page, write_record
     from curriculum.syllabus import load_syllabus
 
     syllabus, loaded = load_syllabus(), load_profile(profile)
     store, page, path = _store(loaded), PROJECT / "README.md", PROJECT / "results" / f"{loaded.name}.json"
     held = judgements(syllabus, loaded, store)
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    ours = loaded.name == README_PROFILE
-    data = record(
-        loaded, milestone_rows(syllabus, loaded, store), held, stored_results(store), kept, figures=headline if ours else every_figure
-    )
+    data = record(loaded, milestone_rows(syllabus, loaded, store), held, stored_results(store), kept)
     write_record(data, path)
-    if not ours:
-        (PROJECT / "docs" / f"{loaded.name}.md").write_text(figures_page(data, loaded.description), encoding="utf-8")
+    docs = PROJECT / "docs"
+    if loaded.name != README_PROFILE:
+        (docs / f"{loaded.name}.md").write_text(figures_page(data, loaded.description), encoding="utf-8")
         return
     page.write_text(refreshed(page.read_text(encoding="utf-8"), data), encoding="utf-8")
-    (PROJECT / "docs" / "topics.md").write_text(topics_page(data, syllabus, loaded), encoding="utf-8")
+    (docs / "topics.md").write_text(topics_page(data, syllabus, loaded), encoding="utf-8")
+    (docs / "figures").mkdir(exist_ok=True)
+    for part, text in part_pages(data, syllabus).items():
+        (docs / "figures" / f"{part}.md").write_text(text, encoding="utf-8")
 
 
 def main() -> None:

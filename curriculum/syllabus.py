@@ -16,6 +16,7 @@ class Bar(BaseModel):
 
     ``judged_by`` names the agreement with labels that a model-judged metric needs: until that bar is met, this one neither
     passes nor blocks. ``deep``: a study outside the lineage makes the asset, so that before its first run the bar is not run.
+    ``against``: what the value is held against, in words: a reference implementation, a baseline, a formula.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +30,7 @@ class Bar(BaseModel):
     milestone: str = ""
     judged_by: Bar | None = None
     deep: bool = False
+    against: str = ""
 
     @model_validator(mode="after")
     def _bounded(self) -> Bar:

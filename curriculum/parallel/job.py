@@ -48,7 +48,7 @@ class Job(BaseModel):
 
     def digest(self) -> str:
         """What a checkpoint must have been made from to be resumed: not the ranks, the strategy or the launcher."""
-        apart = {"ranks", "launchers", "deepspeed", "deepspeed_stage", "timeout_seconds", "stages", "micro_batches", "parts"}
+        apart = {"ranks", "launchers", "deepspeed", "deepspeed_stages", "timeout_seconds", "stages", "micro_batches", "parts"}
         return digest_of([self.settings.model_dump(mode="json", exclude=apart), self.vocab_size, self.seed, self.precision])
 
     def result(self, rank: int) -> dict[str, Any]:

@@ -34,10 +34,20 @@ REMARKS = [
 NO_DEEPSPEED = "deepspeed is not installed and was not run: `make deepspeed` puts it into its own folder, outside the project's environment."
 
 
-def launched(launcher: Launcher, job: Job, settings: ParallelSettings, progress: Callable[[str], None]) -> dict[str, Any]:
+def runs_of(settings: ParallelSettings) -> dict[str, tuple[Launcher, Strategy]]:
+    """What each launcher of the settings runs, by name: deepspeed every ZeRO stage, the others with several ranks plain data parallelism."""
+    runs: dict[str, tuple[Launcher, Strategy]] = {}
+    for launcher in settings.launchers:
+        if launcher == "deepspeed":
+            runs |= {f"deepspeed_zero{stage}": (launcher, f"zero{stage}") for stage in settings.deepspeed_stages}
+        else:
+            runs[launcher] = launcher, "single" if launcher == "plain" else "ddp"
+    return runs
+
+
+def launched(launcher: Launcher, strategy: Strategy, job: Job, settings: ParallelSettings, progress: Callable[[str], None]) -> dict[str, Any]:
     """The run under one launcher: its losses, ranks, and the library that wrapped the model."""
     ranks = 1 if launcher == "plain" else settings.ranks
-    strategy: Strategy = "single" if launcher == "plain" else f"zero{settings.deepspeed_stage}" if launcher == "deepspeed" else "ddp"
     job = job.model_copy(update={"strategy": strategy, "engine": ENGINES.get(launcher, "torch"), "precision": "float32"})
     progress(f"{launcher}: {ranks} rank{'s' if ranks > 1 else ''}, strategy {strategy}")
     found = launch(job, launcher, ranks, progress)
@@ -74,7 +84,8 @@ def launcher_study(
     """Every launcher of the settings, then every broken run. Finished ones in ``checkpoints`` are taken up again."""
     blocks, vocab_size = read_blocks(corpus, settings)
     cells, folder = Cells(checkpoints, progress), checkpoints / "runs"
-    kept = [settings.model_dump(mode="json", exclude={"launchers", "deepspeed", "stages", "micro_batches", "parts"}), seed, vocab_size]
+    apart = {"launchers", "deepspeed", "deepspeed_stages", "stages", "micro_batches", "parts"}
+    kept = [settings.model_dump(mode="json", exclude=apart), seed, vocab_size]
 
     def job(name: str) -> Job:
         written = write_blocks(blocks, folder)
@@ -82,11 +93,12 @@ def launcher_study(
 
     remarks, found = list(REMARKS), {}
     reference = cells.get("reference", kept, lambda: {"losses": fork(job("reference"), 1, progress)[0]["losses"]})["losses"]
-    for launcher in settings.launchers:
-        if launcher == "deepspeed" and deepspeed_folder(settings) is None:
-            remarks.append(NO_DEEPSPEED)
-            continue
-        found[launcher] = cells.get(launcher, kept, lambda launcher=launcher: launched(launcher, job(launcher), settings, progress))
+    there = deepspeed_folder(settings) is not None
+    if "deepspeed" in settings.launchers and not there:
+        remarks.append(NO_DEEPSPEED)
+    for name, run in runs_of(settings).items():
+        if run[0] != "deepspeed" or there:
+            found[name] = cells.get(name, kept, lambda name=name, run=run: launched(*run, job(name), settings, progress))
     breaks = {name: cells.get(f"broken {name}", kept, lambda name=name: broken(name, job(name), settings, progress)) for name in RESUMED}
     shutil.rmtree(folder, ignore_errors=True)
     runs = {**found, **{f"killed, {name.replace('_', ' ')}": run for name, run in breaks.items()}}
@@ -113,8 +125,8 @@ def _metrics(
     by_launcher = pd.Series([curve_difference(found["plain"]["losses"], run["losses"]) for run in found.values()], dtype=float)
     return [
         Metric(name="launcher_difference", value=by_launcher.max(skipna=False), n=steps * len(found), higher_is_better=False),
-        Metric(name="launchers", value=len(found), n=len(settings.launchers)),
-        *(Metric(name=f"launched__{name}", value=name in found, n=1) for name in settings.launchers),
+        Metric(name="launchers", value=len(found), n=len(runs_of(settings))),
+        *(Metric(name=f"launched__{name}", value=name in found, n=1) for name in runs_of(settings)),
         Metric(name="killed_rank_named", value=sum(run["named"] for run in breaks.values()) / len(breaks), n=len(breaks)),
         *(
             Metric(name=f"resumed__{name}", value=resumed_difference(reference, run), n=steps, higher_is_better=False)

@@ -62,7 +62,7 @@ def parallelism_study(
 ) -> StudyResult:
     """Every strategy, and the pipeline at every number of micro-batches. Finished runs in ``checkpoints`` are taken up again."""
     blocks, vocab_size = read_blocks(corpus, settings)
-    cells, kept = Cells(checkpoints, progress), settings.model_dump(mode="json", exclude={"launchers", "deepspeed", "deepspeed_stage", "parts"})
+    cells, kept = Cells(checkpoints, progress), settings.model_dump(mode="json", exclude={"launchers", "deepspeed", "deepspeed_stages", "parts"})
 
     def cell(strategy: Strategy, micro: int = 1) -> dict[str, Any]:
         run = (strategy, blocks, vocab_size, settings, seed, checkpoints / "runs", micro, progress)

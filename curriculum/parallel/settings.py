@@ -37,7 +37,7 @@ class ParallelSettings(TrainingSettings):
     micro_batches: tuple[int, ...] = Field((1, 2, 4, 8), min_length=2, description="micro-batches of a pipeline's step, a run each")
     parts: int = Field(4, gt=1, description="micro-batches of the accumulated gradient")
     launchers: tuple[Launcher, ...] = Field(LAUNCHERS, min_length=1, description="what starts the training entry point, plain first")
-    deepspeed_stage: Literal[1, 2, 3] = Field(2, description="ZeRO stage under deepspeed")
+    deepspeed_stages: tuple[Literal[1, 2, 3], ...] = Field((1, 2, 3), min_length=1, description="ZeRO stages under deepspeed, a run each")
     deepspeed: str = Field(".tools/deepspeed", description="folder that `make deepspeed` filled; from the project's folder")
     timeout_seconds: int = Field(120, gt=0, description="how long a rank waits for another")
 

@@ -1,10 +1,10 @@
-"""One causal language model in every number format that its libraries run on a processor, and how many bytes each holds."""
+"""One language model or reader in every number format that its libraries run on a processor, and how many bytes each holds."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +14,50 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from curriculum.adaptation.model import quiet
 
+KEPT = ("lm_head", "qa_outputs")  # output layers, of a language model and of a reader: they stay in the precision beside the blocks
 
-def _plain(folder: Path, dtype: torch.dtype = torch.float32, config: BitsAndBytesConfig | None = None) -> PreTrainedModel:
+
+def _plain(folder: Path, kind: Any, dtype: torch.dtype = torch.float32, config: BitsAndBytesConfig | None = None) -> PreTrainedModel:
     with quiet():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=config, device_map={"": "cpu"}).eval()
+        return kind.from_pretrained(folder, dtype=dtype, quantization_config=config, device_map={"": "cpu"}).eval()
 
 
-def dynamic_int8(model: nn.Module, *, keep: str = "") -> nn.Module:
+def dynamic_int8(model: nn.Module, *, keep: Collection[str] = ()) -> nn.Module:
     """``model`` with its linear layers in PyTorch's dynamic int8, weights by rows, inputs by tensor as they come; changed in place.
 
-    The layer called ``keep`` stays as it is.
+    The layers called as in ``keep`` stay as they are.
     """
     from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
-    names = {name: per_channel_dynamic_qconfig for name, part in model.named_modules() if isinstance(part, nn.Linear) and name != keep}
+    names = {name: per_channel_dynamic_qconfig for name, part in model.named_modules() if isinstance(part, nn.Linear) and name not in keep}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.ao is on its way out of torch, and says so at every call
         return quantize_dynamic(model, names, inplace=True)
 
 
-def _int8_bnb(folder: Path) -> PreTrainedModel:
+def _int8_bnb(folder: Path, kind: Any) -> PreTrainedModel:
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # it says at every product that it rounds to float16 first
-    return _plain(folder, config=BitsAndBytesConfig(load_in_8bit=True))
+    return _plain(folder, kind, config=BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(KEPT)))
+
+
+def _nf4(folder: Path, kind: Any) -> PreTrainedModel:
+    four_bit = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "llm_int8_skip_modules": list(KEPT)}
+    return _plain(folder, kind, config=BitsAndBytesConfig(load_in_4bit=True, **four_bit))
 
 
 # the linear layers of the blocks in each format; the embedding, which may be the output layer too, stays in the precision beside them
-FORMATS: Mapping[str, Callable[[Path], nn.Module]] = {
+FORMATS: Mapping[str, Callable[[Path, Any], nn.Module]] = {
     "fp32": _plain,
-    "bf16": lambda folder: _plain(folder, torch.bfloat16),
-    "int8_dynamic": lambda folder: dynamic_int8(_plain(folder), keep="lm_head"),
+    "bf16": lambda folder, kind: _plain(folder, kind, torch.bfloat16),
+    "int8_dynamic": lambda folder, kind: dynamic_int8(_plain(folder, kind), keep=KEPT),
     "int8_bnb": _int8_bnb,
-    "nf4": lambda folder: _plain(folder, config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)),
+    "nf4": _nf4,
 }
+
+
+def in_format(name: str, folder: Path, kind: Any = AutoModelForCausalLM) -> nn.Module:
+    """The model in ``folder``, as transformers' class ``kind`` loads it, in a format of ``FORMATS``."""
+    return FORMATS[name](folder, kind)
 
 
 def weight_bytes(model: nn.Module) -> int:

@@ -1,6 +1,6 @@
 """One language model in every format: bytes, tokens a second and perplexity on the same held-out blocks.
 
-Beside it: integers from scratch against the libraries', and the F1 of the reader in int8.
+Beside it: integers from scratch against the libraries', and the F1 of the reader in each format too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForQuestionAnswering
 
 from curriculum.adaptation.gguf import find_packaged_gguf
 from curriculum.adaptation.model import block_losses, load_tokenizer
@@ -26,7 +27,7 @@ from curriculum.cells import Cells
 from curriculum.errors import DataError
 from curriculum.evaluation.statistics import bootstrap_mean, paired_bootstrap
 from curriculum.plots import draw
-from curriculum.quantisation.formats import FORMATS, dynamic_int8, weight_bytes
+from curriculum.quantisation.formats import FORMATS, in_format, weight_bytes
 from curriculum.quantisation.llamacpp import LlamaCpp
 from curriculum.quantisation.parity import SCHEMES, compare_codes, drawn_weights
 from curriculum.quantisation.settings import QuantisationSettings
@@ -49,6 +50,8 @@ REMARKS = [
     "apart, in 16 bits.",
     "Speeds are of one sequence, on this processor, in rounds in which every format takes its turn; transformers' by the wall clock of a forward "
     "pass and of a loop of them, llama.cpp's by its own clock. low and high are the middle half of the rounds.",
+    "The reader has its blocks' linear layers in the format, its output layer in float32 (bf16: in that); llama.cpp has no head that marks an "
+    "answer, so there is no F1 in its format.",
     "A perplexity's interval is over blocks; perplexity_change is against fp32 on the same blocks, paired.",
 ]
 
@@ -91,12 +94,14 @@ def quantisation_study(
         progress(f"{name}: {quality[name]['bytes'] / 1e6:.0f} MB, perplexity {math.exp(np.mean(quality[name]['nats'])):.2f}")
     speed = cells.get("speed", [*known, torch.get_num_threads()], lambda: speed_of(held, settings, progress))
     test = examples[examples["split"] == "test"]
-    read = cells.get("reader", [*known, test["example_id"].tolist(), reader.facts], lambda: reader_of(reader, test))
+    asked = [*known, test["example_id"].tolist(), reader.facts]
+    read = {name: cells.get(f"reader in {name}", asked, lambda name=name: reader_of(reader, test, name)) for name in FORMATS}
     return StudyResult(
         study="quantisation_study",
         metrics=[*_code_metrics(parity), *_format_metrics(quality, speed, seed), *_reader_metrics(read, seed)],
         settings=settings.model_dump(mode="json"), identities=identities, seeds=[seed], remarks=REMARKS,
-        per_example=_per_example(quality), tables={"formats": formats_table(quality, speed), "codes": parity}, plots=_plots(quality, speed),
+        per_example=_per_example(quality), tables={"formats": formats_table(quality, speed, read), "codes": parity},
+        plots=_plots(quality, speed, read),
     )  # fmt: skip
 
 
@@ -113,7 +118,7 @@ def gguf_file(uri: str) -> Path | None:
 
 def codes_of(folder: Path, seed: int) -> pd.DataFrame:
     """The comparison of codes on drawn weights and on the model's own first block."""
-    model = FORMATS["fp32"](folder)
+    model = in_format("fp32", folder)
     linear = {name: part.weight.detach() for name, part in model.named_modules() if isinstance(part, nn.Linear) and ".0." in name}
     return compare_codes({**drawn_weights(seed), **linear})
 
@@ -124,7 +129,7 @@ def quality_of(held: Held, name: str) -> dict[str, Any]:
     if name == "gguf":
         llama, blocks = held.llama_cpp(held.blocks_NL.shape[1]), held.blocks_NL.tolist()
         return {"bytes": held.gguf.stat().st_size, "nats": [float(np.mean(llama.nats(block))) for block in blocks]}
-    model = FORMATS[name](held.folder)
+    model = in_format(name, held.folder)
     size = weight_bytes(model)  # before the first product, at which some processors' kernels pack the weights anew
     return {"bytes": size, "nats": block_losses(model, held.blocks_NL, chunk=128).tolist()}
 
@@ -133,7 +138,7 @@ def quality_of(held: Held, name: str) -> dict[str, Any]:
 def speed_of(held: Held, settings: QuantisationSettings, progress: Callable[[str], None]) -> dict[str, Any]:
     """Tokens a second of prefill and of decoding, a round each, all formats in memory at once and taken in turn."""
     ids = held.blocks_NL.flatten()[: settings.prompt_tokens].tolist()
-    models = {name: make(held.folder) for name, make in FORMATS.items()}
+    models = {name: in_format(name, held.folder) for name in FORMATS}
     rates: dict[str, Callable[[], tuple[float, float]]] = {
         name: lambda model=model: transformers_speed(model, ids, settings.new_tokens) for name, model in models.items()
     }
@@ -161,17 +166,13 @@ def transformers_speed(model: Any, ids: Sequence[int], new_tokens: int) -> tuple
     return len(ids) / (read - begun), new_tokens / (time.perf_counter() - read)
 
 
-def reader_of(reader: ModelArtifact, test: pd.DataFrame) -> dict[str, Any]:
-    """F1 of every test question and the bytes, in fp32 and in dynamic int8; seconds of answering them all."""
-    found: dict[str, Any] = {}
-    for name in ("fp32", "int8"):
-        loaded = Reader.load(reader.path)
-        if name == "int8":
-            loaded.model = dynamic_int8(loaded.model)
-        begun = time.perf_counter()
-        f1 = scores(loaded, test)["f1"].tolist()
-        found[name] = {"f1": f1, "seconds": time.perf_counter() - begun, "bytes": weight_bytes(loaded.model)}
-    return found
+def reader_of(reader: ModelArtifact, test: pd.DataFrame, name: str) -> dict[str, Any]:
+    """F1 of every test question, the bytes and the seconds of answering them all, with the reader in the format ``name``."""
+    loaded = Reader.load(reader.path)
+    loaded.model = in_format(name, reader.path, AutoModelForQuestionAnswering)
+    loaded.model.qa_outputs.register_forward_hook(lambda part, inputs, logits: logits.float())  # bfloat16 is not numpy's
+    size, begun = weight_bytes(loaded.model), time.perf_counter()
+    return {"f1": scores(loaded, test)["f1"].tolist(), "seconds": time.perf_counter() - begun, "bytes": size}
 
 
 def _code_metrics(parity: pd.DataFrame) -> list[Metric]:
@@ -206,24 +207,25 @@ def _format_metrics(quality: dict[str, Any], speed: dict[str, Any], seed: int) -
 
 
 def _reader_metrics(read: dict[str, Any], seed: int) -> list[Metric]:
-    f1 = {name: np.array(found["f1"]) for name, found in read.items()}
-    change = paired_bootstrap(f1["int8"], f1["fp32"], seed=seed)
-    metrics = [Metric(name=f"reader_f1__{name}", value=float(each.mean()), n=len(each)) for name, each in f1.items()]
-    for name, each in zip(list(f1), metrics, strict=True):
-        each.low, each.high = bootstrap_mean(f1[name], seed=seed)
-    return [
-        *metrics, Metric(name="reader_f1_change__int8", value=change.difference, low=change.low, high=change.high, n=change.n),
-        Metric(name="reader_size_of_fp32__int8", value=read["int8"]["bytes"] / read["fp32"]["bytes"], higher_is_better=False),
-        Metric(name="reader_speedup__int8", value=read["fp32"]["seconds"] / read["int8"]["seconds"], deterministic=False),
-    ]  # fmt: skip
+    metrics, plain = [], read["fp32"]
+    for name, found in read.items():
+        low, high = bootstrap_mean(np.array(found["f1"]), seed=seed)
+        metrics.append(Metric(name=f"reader_f1__{name}", value=float(np.mean(found["f1"])), low=low, high=high, n=len(found["f1"])))
+        if name != "fp32":
+            change = paired_bootstrap(np.array(found["f1"]), np.array(plain["f1"]), seed=seed)
+            interval = {"value": change.difference, "low": change.low, "high": change.high, "n": change.n}
+            metrics.append(Metric(name=f"reader_f1_change__{name}", **interval))
+            size = Metric(name=f"reader_size_of_fp32__{name}", value=found["bytes"] / plain["bytes"], higher_is_better=False)
+            metrics += [size, Metric(name=f"reader_speedup__{name}", value=plain["seconds"] / found["seconds"], deterministic=False)]
+    return metrics
 
 
 def _loss(name: str, value: float, low: float, high: float, n: int) -> Metric:
     return Metric(name=name, value=value, low=low, high=high, n=n, higher_is_better=False)
 
 
-def formats_table(quality: dict[str, Any], speed: dict[str, Any]) -> pd.DataFrame:
-    """The syllabus's table: a row a format."""
+def formats_table(quality: dict[str, Any], speed: dict[str, Any], read: dict[str, Any]) -> pd.DataFrame:
+    """The syllabus's table: a row a format; the reader's F1 is NaN in a format that it cannot be held in."""
     plain = np.mean(quality["fp32"]["nats"])
     rows = [
         {
@@ -231,6 +233,7 @@ def formats_table(quality: dict[str, Any], speed: dict[str, Any]) -> pd.DataFram
             "perplexity_change": math.expm1(np.mean(found["nats"]) - plain), "prefill_tokens_per_second": statistics.median(speed[name]["prefill"]),
             "decode_tokens_per_second": statistics.median(speed[name]["decode"]),
             "read_gb_per_second": found["bytes"] * statistics.median(speed[name]["decode"]) / 1e9,  # decoding reads every weight once a token
+            "reader_f1": float(np.mean(read[name]["f1"])) if name in read else math.nan,
         }
         for name, found in quality.items()
     ]  # fmt: skip
@@ -242,8 +245,8 @@ def _per_example(quality: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"example_id": names, **{f"nats__{name}": found["nats"] for name, found in quality.items()}})
 
 
-def _plots(quality: dict[str, Any], speed: dict[str, Any]) -> dict[str, bytes]:
-    table = formats_table(quality, speed)
+def _plots(quality: dict[str, Any], speed: dict[str, Any], read: dict[str, Any]) -> dict[str, bytes]:
+    table = formats_table(quality, speed, read)
 
     def size(axes: Axes) -> None:
         axes.scatter(table["megabytes"], table["perplexity"], s=18)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,27 @@ from curriculum.errors import UserError
 from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict, active_bars
 from curriculum.report.card import row_cells
 from curriculum.report.topics import as_markdown, topic_rows
-from curriculum.results import StudyResult
+from curriculum.results import RunRecord, StudyResult
 from curriculum.syllabus import Bar, Syllabus
 
 README_PROFILE = "starter"  # whose figures the README and docs/topics.md show
 BEGIN, END = "<!-- figures: written by `make readme` -->", "<!-- end of figures -->"
 
 
-def headline(result: StudyResult) -> list[list[Any]]:
-    """[metric, value with its interval, n] of a study's main metrics: those of one row of its tables have "__" in their names."""
-    return [[m.name, m.text(), m.n] for m in result.metrics if "__" not in m.name]
+def every_figure(result: StudyResult) -> list[list[Any]]:
+    """[metric, value with its interval, n] of all of a study's metrics."""
+    return [[m.name, m.text(), m.n] for m in result.metrics]
+
+
+def headline(figures: dict[str, list[list[Any]]]) -> dict[str, list[list[Any]]]:
+    """Of every study its main figures: those of one row of its tables have "__" in their names."""
+    return {study: [figure for figure in found if "__" not in figure[0]] for study, found in figures.items()}
 
 
 def record(
-    profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], results: dict[str, StudyResult], kept: dict[str, Any] | None = None,
-    figures: Callable[[StudyResult], list[list[Any]]] = headline,
-) -> dict[str, Any]:  # fmt: skip
-    """What the README shows of the results there are, as JSON-able data; ``figures`` says which metrics of a study.
+    profile: Any, rows: list[MilestoneRow], held: dict[str, Judgement], results: dict[str, StudyResult], kept: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What was measured, of the results there are, as JSON-able data.
 
     ``kept`` is the record so far. What it says of an asset that has no result here stands, with where and when that was measured:
     studies run for hours and on more than one machine.
@@ -35,15 +38,19 @@ def record(
     kept = kept or {}
     runs = {name: result.run for name, result in results.items() if result.run}
     before, checks = kept.get("checks", {}), {name: [j.verdict.value, j.value] for name, j in held.items()}
-    here = {name: {"hardware": run.hardware, "threads": run.threads, "on": run.started_at[:10]} for name, run in runs.items()}
+    here = {name: _measured(run) for name, run in runs.items()}
     return {
         "profile": profile.name,
         "measured": kept.get("measured", {}) | here,
         "peak_memory_gib": max(kept.get("peak_memory_gib", 0), *(round(r.peak_memory_bytes / 2**30, 2) for r in runs.values()), 0),
         "milestones": _milestones(rows, kept.get("milestones", [])),
-        "figures": kept.get("figures", {}) | {name: figures(result) for name, result in results.items()},
+        "figures": kept.get("figures", {}) | {name: every_figure(result) for name, result in results.items()},
         "checks": checks | {name: before[name] for name, j in held.items() if not j.made and name in before},
     }
+
+
+def _measured(run: RunRecord) -> dict[str, Any]:
+    return {"hardware": run.hardware, "threads": run.threads, "on": run.started_at[:10], "minutes": round(run.wall_seconds / 60, 1)}
 
 
 def _milestones(rows: list[MilestoneRow], kept: list[list[str]]) -> list[list[str]]:

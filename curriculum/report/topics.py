@@ -115,10 +115,11 @@ def as_markdown(rows: Sequence[TopicRow], measured: str) -> str:
     """The table as a Markdown page: a section a part, a line a claim. ``measured`` says of which run the values are."""
     lines = ["# The topics, their claims and what was measured", "", measured, "", f"{tally(rows)}."]
     for part, group in by_part(rows):
-        lines += ["", f"## {part.title}", "", f"{tally(group)}.", "", "| topic | claim | value | bar | verdict |", "|---|---|---|---|---|"]
+        head = ["| topic | claim | value | bar | against | verdict |", "|---|---|---|---|---|---|"]
+        lines += ["", f"## {part.title}", "", f"{tally(group)}.", "", *head]
         for row in group:
-            lines.append(f"| **{row.topic.title}** | | | | {row.verdict} |")
-            lines += [f"| | `{claim.metric}` | {claim.value} | {claim.bar} | {claim.verdict} |" for claim in row.claims]
+            lines.append(f"| **{row.topic.title}** | | | | | {row.verdict} |")
+            lines += [f"| | `{c.metric}` | {c.value} | {c.bar} | {c.judgement.bar.against} | {c.verdict} |" for c in row.claims]
     return "\n".join(lines) + "\n"
 
 
@@ -131,7 +132,8 @@ def as_records(rows: Sequence[TopicRow]) -> list[dict[str, Any]]:
                 {
                     "check": claim.check, "kind": claim.kind, "asset": claim.judgement.bar.asset, "metric": claim.judgement.bar.metric,
                     "value": claim.judgement.value, "low": claim.judgement.low, "high": claim.judgement.high,
-                    "bar": claim.judgement.bar.text(), "verdict": claim.verdict, "reason": claim.judgement.reason,
+                    "bar": claim.judgement.bar.text(), "against": claim.judgement.bar.against,
+                    "verdict": claim.verdict, "reason": claim.judgement.reason,
                 }
                 for claim in row.claims
             ],

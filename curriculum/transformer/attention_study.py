@@ -185,6 +185,7 @@ def attention_study(
     errors = {kind: float(cases[[c for c in cases if c.endswith(kind)]].to_numpy().max()) for kind in ("forward", "gradient")}
     metrics = [
         Metric(name="parity_max_abs_error", value=errors["forward"], n=len(cases), higher_is_better=False),
+        Metric(name="tiled_max_abs_error", value=float(cases["tiled_forward"].max()), n=len(cases), higher_is_better=False),
         Metric(name="gradient_max_abs_error", value=errors["gradient"], n=len(cases), higher_is_better=False),
         *(_growth_metric(row, name) for row in fitted.to_dict("records") for name in _COLUMNS),
         Metric(name="matmul_peak", value=roofs["peak"] / 1e9, unit="GFLOP/s", deterministic=False),

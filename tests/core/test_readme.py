@@ -68,7 +68,7 @@ def test_what_was_measured_elsewhere_stays_in_the_record(tmp_path: Path) -> None
     first["checks"][name], first["milestones"][0][2] = ["passed", 1.0], "a value"
     both = record(profile, rows, held(store), made("alignment_study", 2.0, "another", "2026-02-02T10:00"), first)
     assert set(both["figures"]) == set(both["measured"]) == {"long_context_study", "alignment_study"}
-    assert both["measured"]["long_context_study"] == {"hardware": "one machine", "threads": 2, "on": "2026-01-01"}
+    assert both["measured"]["long_context_study"] == {"hardware": "one machine", "threads": 2, "on": "2026-01-01", "minutes": 0.0}
     assert both["checks"][name] == ["passed", 1.0] and both["milestones"][0][2] == "a value"
     assert "on another and one machine, 2 threads" in render(both)
     again = record(profile, rows, held(store), made("long_context_study", 3.0, "another", "2026-03-03T10:00"), both)

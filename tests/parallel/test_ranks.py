@@ -15,10 +15,11 @@ from curriculum.artifacts import DirectoryArtifact
 from curriculum.corpora.documents import document, documents_table
 from curriculum.errors import DataError
 from curriculum.parallel.job import Job
-from curriculum.parallel.launch import RankDied, fork, launch
+from curriculum.parallel.launch import RankDied, deepspeed_folder, fork, launch
 from curriculum.parallel.launcher_study import broken, resumed_difference
 from curriculum.parallel.parallelism_study import ledger_table, run_cell
 from curriculum.parallel.runs import curve_difference, read_blocks, write_blocks
+from curriculum.parallel.settings import ParallelSettings
 from curriculum.tokenization.packing import build_tokenized_corpus
 from curriculum.tokenization.settings import TokenizationSettings
 from tests.parallel import forked
@@ -143,13 +144,19 @@ def test_a_corpus_of_shorter_blocks_is_refused(corpus: DirectoryArtifact) -> Non
         read_blocks(corpus, TINY.model_copy(update={"length": 64}))
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize("launcher", ["plain", "torchrun", "accelerate"])
-def test_every_launcher_of_the_environment_learns_the_same(launcher: Any, job: Job) -> None:
-    from curriculum.parallel.launcher_study import launched
+needs_deepspeed = pytest.mark.skipif(deepspeed_folder(TINY) is None, reason="deepspeed is not there: `make deepspeed`")
 
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "name", ["plain", "torchrun", "accelerate", *(pytest.param(f"deepspeed_zero{s}", marks=needs_deepspeed) for s in (1, 2, 3))]
+)
+def test_every_launcher_of_the_environment_learns_the_same(name: str, job: Job) -> None:
+    from curriculum.parallel.launcher_study import launched, runs_of
+
+    launcher, strategy = runs_of(ParallelSettings())[name]
     plain = fork(job.model_copy(update={"strategy": "single", "precision": "float32"}), 1, lambda line: None)[0]["losses"]
-    found = launched(launcher, job, TINY, lambda line: None)
+    found = launched(launcher, strategy, job, TINY, lambda line: None)
     assert found["ranks"] == (1 if launcher == "plain" else 2)
     assert passes("launcher_study", "launcher_difference", curve_difference(plain, found["losses"]))
 

@@ -20,7 +20,7 @@ from curriculum.artifacts import ModelArtifact
 from curriculum.cells import Cells
 from curriculum.errors import DataError, SourceError, UserError
 from curriculum.quantisation import study as subject
-from curriculum.quantisation.formats import FORMATS, dynamic_int8, weight_bytes
+from curriculum.quantisation.formats import FORMATS, dynamic_int8, in_format, weight_bytes
 from curriculum.quantisation.llamacpp import LlamaCpp
 from curriculum.quantisation.settings import QuantisationSettings
 from curriculum.quantisation.study import Held, gguf_file, quality_of, quantisation_study
@@ -122,13 +122,17 @@ def test_the_study(result: StudyResult) -> None:
         assert table.loc[name, "perplexity"] == pytest.approx(math.exp(nats.mean())) == result.value(f"perplexity__{name}")
         assert len(nats) == 4 and result.value(f"decode_speed__{name}") > 0
     assert result.value("perplexity_change__nf4") == pytest.approx(table.loc["nf4", "perplexity"] / table.loc["fp32", "perplexity"] - 1)
+    for name in FORMATS:
+        assert table.loc[name, "reader_f1"] == result.value(f"reader_f1__{name}")
+        assert name == "fp32" or result.metric(f"reader_f1_change__{name}").n == len(tiny_examples().query("split == 'test'"))
+    assert math.isnan(table.loc["gguf", "reader_f1"]), "no head for it in llama.cpp"
     assert all(png.startswith(b"\x89PNG") and len(png) < 50_000 for png in result.plots.values()) and len(result.plots) == 2
 
 
 def test_llama_cpp_finds_each_token_as_likely_as_transformers_does(gguf: Path, folder: Path) -> None:
     block = token_blocks(load_tokenizer(folder), TEXTS, 24, limit=1)
     with torch.no_grad():
-        logits = FORMATS["fp32"](folder)(block[:, :-1]).logits[0]
+        logits = in_format("fp32", folder)(block[:, :-1]).logits[0]
     expected = torch.nn.functional.cross_entropy(logits, block[0, 1:], reduction="none")
     found = LlamaCpp(gguf, threads=1, context=32).nats(block[0].tolist())
     assert np.allclose(found, expected.numpy(), atol=2e-3), "float16 keys and values"
@@ -137,7 +141,7 @@ def test_llama_cpp_finds_each_token_as_likely_as_transformers_does(gguf: Path, f
 
 
 def test_bytes_are_what_the_shapes_say(folder: Path, result: StudyResult) -> None:
-    model = FORMATS["fp32"](folder)
+    model = in_format("fp32", folder)
     linear = {name: part.weight for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and name != "lm_head"}
     weights, rows = sum(w.numel() for w in linear.values()), sum(len(w) for w in linear.values())
     table, norms, turns = model.get_input_embeddings().weight.numel(), 5 * 64, 2 * 4 * 8  # the output layer is the embedding
@@ -168,12 +172,12 @@ def test_a_killed_study_goes_on_with_the_next_cell(
 
 def test_a_layer_in_int8_says_nearly_what_it_said(folder: Path) -> None:
     ids = torch.arange(3, 40)[None]
-    plain, rounded = FORMATS["fp32"](folder), FORMATS["int8_dynamic"](folder)
+    plain, rounded = in_format("fp32", folder), in_format("int8_dynamic", folder)
     with torch.no_grad():
         expected, found = plain(ids).logits, rounded(ids).logits
     assert 0 < float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())
     layer = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Linear(8, 8))
-    assert weight_bytes(dynamic_int8(layer, keep="1")) == (64 * 8 + 8 * 4 + 8 * 4) + (8 * 8 + 8) * 4, "the layer that is kept keeps its float32"
+    assert weight_bytes(dynamic_int8(layer, keep=["1"])) == (64 * 8 + 8 * 4 + 8 * 4) + (8 * 8 + 8) * 4, "the layer that is kept keeps its float32"
 
 
 def test_without_a_gguf_file_there_is_no_such_row(gguf: Path) -> None:
