@@ -260,6 +260,30 @@ def serve(profile: ProfileOption = "starter", port: int = 8080, host: str = "127
 
 
 @app.command()
+def annotate(
+    sheet: Annotated[Path | None, typer.Argument(help="the CSV file to write: what people said, disputed answers first")] = None,
+    labels: Annotated[list[Path] | None, typer.Option(help="a sheet that an annotator has filled; once for each annotator")] = None,
+    profile: ProfileOption = "starter",
+) -> None:
+    """Write a round of annotation over the feedback that `curriculum serve` stored, or read the filled sheets and keep what they agree on."""
+    from curriculum.profile import load_profile
+    from curriculum.serving.annotation import agree, read_sheet, write_labels, write_round
+    from curriculum.serving.feedback import annotation_items
+
+    if (sheet is None) == (not labels):
+        raise UserError("name the file to write, or give the filled sheets with --labels")
+    folder = home() / "feedback" / load_profile(profile).name
+    items = annotation_items(folder)
+    if sheet is not None:
+        typer.echo(f"{write_round(items, sheet)} items: {sheet}; give each annotator a copy, and come back with --labels COPY")
+        return
+    found = agree(items, [read_sheet(path) for path in labels or []])
+    kappa = "no kappa" if found.kappa is None else f"kappa {found.kappa:.2f}"
+    typer.echo(f"{kappa} over {found.both} items that two labelled; {len(found.kept)} labels kept, {found.disputed} disputed and left out")
+    typer.echo(f"labels: {write_labels(found.kept, folder)}")
+
+
+@app.command()
 def service(
     command: Annotated[list[str], typer.Argument(help="one of the orchestrator's programs and its arguments, after --")],
     profile: ProfileOption = "starter",

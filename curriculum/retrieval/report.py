@@ -62,6 +62,7 @@ def hybrid_report(
         add_fusions(one, passages, settings.depth, weight)
     chosen = choose_fusion(dev)
     scores = pd.concat([_scores(s) for s in tests], ignore_index=True)
+    paired = _paired(scores, seed)
     sample = headline.sort_values("group").head(30)
     speed = latency(retriever, list(sample["query"]), sample.iloc[0]["collection"], 10)
     return StudyResult(
@@ -70,7 +71,7 @@ def hybrid_report(
             *_headline(scores, settings.headline_track, chosen, seed),
             Metric(name="missing_legs", value=missing_legs(searched), n=len(LEGS), higher_is_better=False),
             Metric(name="mteb_difference", value=_mteb_difference(tests, scores, passages), n=len(scores), higher_is_better=False),
-            *_per_track(scores, seed),
+            *_per_track(scores, seed), *_gains(paired),
             *(Metric(name=f"leg_overlap__{s.track}", value=leg_overlap(s), n=len(s.queries)) for s in tests),
             *_speed(speed),
         ],
@@ -83,7 +84,7 @@ def hybrid_report(
             "Intervals resample questions: the phrasings of one question are no independent observations.",
         ],
         per_example=scores,
-        tables={"systems": _systems(scores), "paired": _paired(scores, seed), "latency": speed, "dev": _systems(_all(dev))},
+        tables={"systems": _systems(scores), "paired": paired, "latency": speed, "dev": _systems(_all(dev))},
         plots={"ndcg": _plot(scores, seed)},
     )
 
@@ -120,10 +121,16 @@ def _headline(scores: pd.DataFrame, track: str, chosen: str, seed: int) -> list[
 def _per_track(scores: pd.DataFrame, seed: int) -> list[Metric]:
     metrics = []
     for (track, rows), system in itertools.product(scores.groupby("track"), SYSTEMS):
-        metrics.append(_interval(rows, f"ndcg_at_10__{system}__{track}", f"ndcg_at_10__{system}", seed))
-        for measure in ("recall_at_100", "mrr"):
-            metrics.append(Metric(name=f"{measure}__{system}__{track}", value=float(rows[f"{measure}__{system}"].mean()), n=len(rows)))
+        metrics += [_interval(rows, f"{measure}__{system}__{track}", f"{measure}__{system}", seed) for measure in MEASURES]
     return metrics
+
+
+def _gains(paired: pd.DataFrame) -> list[Metric]:
+    """What a fusion has over a leg in nDCG@10, of every track."""
+    return [
+        Metric(name=f"ndcg_over_{row.leg}__{row.fusion}__{row.track}", value=row.difference, low=row.low, high=row.high, n=int(row.questions))
+        for row in paired.itertuples()
+    ]
 
 
 def _speed(table: pd.DataFrame) -> list[Metric]:

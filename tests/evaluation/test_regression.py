@@ -17,7 +17,7 @@ from curriculum.evaluation.regression import Outcome, compare_scores
 from curriculum.evaluation.states import States
 from curriculum.results import Metric, StudyResult
 from curriculum.storage import ArtifactStore, Manifest
-from curriculum.syllabus import Regression
+from curriculum.syllabus import Regression, load_syllabus
 
 F1 = Regression(asset="qa_report", score="f1", margin=0.05)
 
@@ -96,6 +96,17 @@ def test_rows_can_be_chosen(old: pd.DataFrame) -> None:
     assert outcome(mixed, old, chosen) is Outcome.INCOMPARABLE  # a baseline that does not say which rows are which
     few = before.assign(text=["domain"] * 20 + ["general"] * 180)  # a tenth of the rows is all there is to compare
     assert outcome(few, few, chosen) is Outcome.HELD
+
+
+@pytest.mark.parametrize("track", ["known-item", "two-hop"])
+def test_a_loss_on_the_easy_or_on_the_hard_track_alone_is_seen(track: str) -> None:
+    before = Baselines("starter").scores("hybrid_search_report")
+    after = before.copy()
+    after.loc[after["track"] == track, "ndcg_at_10__rrf"] -= 0.1
+    held = [r for r in load_syllabus().regressions if r.asset == "hybrid_search_report" and r.only]
+    assert {r.only["track"]: compare_scores(r, after, before).outcome is Outcome.REGRESSED for r in held} == {
+        each: each == track for each in ("known-item", "two-hop")
+    }
 
 
 def test_examples_that_have_no_score_are_not_missed(old: pd.DataFrame) -> None:

@@ -53,6 +53,10 @@ def test_scores_are_kept_per_query_and_compared_pairwise(healthy: StudyResult, s
     row = paired.loc[("notes", "rrf", "dense")]
     gain = scores["ndcg_at_10__rrf"].mean() - scores["ndcg_at_10__dense"].mean()
     assert row["difference"] == pytest.approx(gain) and row["low"] <= gain <= row["high"]
+    gained = healthy.metric("ndcg_over_dense__rrf__notes")
+    assert (gained.value, gained.low, gained.high, gained.n) == (row["difference"], row["low"], row["high"], row["questions"])
+    intervals = [healthy.metric(name) for name in NAMES]
+    assert all(each.low is not None and each.high is not None and each.low <= each.value <= each.high for each in intervals)
     found = healthy.metric("ndcg_at_10")
     assert found is not None and found.low is not None and found.low <= found.value <= found.high
     assert len(healthy.tables["systems"]) == len(healthy.tables["dev"]) == len(SYSTEMS)
