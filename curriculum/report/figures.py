@@ -13,7 +13,7 @@ Figure = Sequence[Any]  # name, value with its interval, n
 
 
 def figures_page(data: dict[str, Any], description: str) -> str:
-    """A record as Markdown: a section a study, its main metrics, then a table of those that are told apart by ``__``."""
+    """A record as Markdown: a section a study, what its authors remark, its main metrics, then a table of those that are told apart by ``__``."""
     verdicts = [verdict for verdict, _ in data["checks"].values() if verdict not in (Verdict.NOT_RUN.value, Verdict.MISSING.value)]
     lines = [
         f"# Profile `{data['profile']}`", "",
@@ -51,7 +51,9 @@ def _bars(syllabus: Syllabus) -> Iterable[tuple[Bar, Sequence[str]]]:
 def _sections(data: dict[str, Any], studies: Sequence[str]) -> list[str]:
     lines = []
     for study in studies:
-        lines += ["", f"## {study}", *_when(data["measured"].get(study, {})), *_main(data["figures"][study]), *_by_row(data["figures"][study])]
+        figures, remarks = data["figures"][study], data.get("remarks", {}).get(study, [])
+        said = ["", *(f"- {' '.join(remark.split())}" for remark in remarks)] if remarks else []
+        lines += ["", f"## {study}", *_when(data["measured"].get(study, {})), *said, *_main(figures), *_by_row(figures)]
     return lines
 
 

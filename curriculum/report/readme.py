@@ -45,6 +45,7 @@ def record(
         "peak_memory_gib": max(kept.get("peak_memory_gib", 0), *(round(r.peak_memory_bytes / 2**30, 2) for r in runs.values()), 0),
         "milestones": _milestones(rows, kept.get("milestones", [])),
         "figures": kept.get("figures", {}) | {name: every_figure(result) for name, result in results.items()},
+        "remarks": kept.get("remarks", {}) | {name: result.remarks for name, result in results.items()},
         "checks": checks | {name: before[name] for name, j in held.items() if not j.made and name in before},
     }
 

@@ -13,7 +13,7 @@ from curriculum.errors import DataError
 from curriculum.evaluation.statistics import bootstrap_mean, paired_bootstrap
 from curriculum.plots import draw
 from curriculum.reranking.mining import Retriever
-from curriculum.reranking.reranker import Reranker, passage_texts
+from curriculum.reranking.reranker import Reranker, blend, passage_texts
 from curriculum.reranking.scoring import judgements, ndcg_at_10
 from curriculum.reranking.settings import RerankerSettings
 from curriculum.results import Metric, StudyResult
@@ -34,7 +34,9 @@ def report_reranking(
 ) -> StudyResult:
     """nDCG@10 of the hybrid top ``settings.depth`` before and after reranking, over the same test queries.
 
-    ``ndcg_gain`` has the paired bootstrap interval of the mean difference; the latency is one query at a time, reranking alone.
+    ``ndcg_gain`` has the paired bootstrap interval of the mean difference; ``ndcg_gain_alone`` is that of the cross-encoder's order without
+    the first stage's scores: what it is by itself, where the weight that was chosen on dev leaves it out. The latency is one query at a
+    time, reranking alone.
 
     Raises:
         DataError: there are no test queries.
@@ -53,7 +55,7 @@ def report_reranking(
         metrics=metrics,
         settings={**settings.model_dump(mode="json"), "weight": reranker.weight},
         seeds=[seed],
-        remarks=[_remark({m.name: m for m in metrics}["ndcg_gain"], reranker.weight, settings.depth)],
+        remarks=_remarks({m.name: m for m in metrics}, reranker.weight, settings.depth),
         per_example=per_query.drop(columns=["query"]),
         tables={"by_track": _by_track(per_query, seed), "largest_changes": _largest(per_query)},
         plots={"gain": _plot(per_query)},
@@ -68,14 +70,15 @@ def _measure(
     for (track, collection), part in rows.groupby(["track", "collection"], sort=True):
         ids, asked = part["query_id"].astype(str).tolist(), part["query"].astype(str).tolist()
         before = retriever.search(asked, settings.depth, str(collection))
-        after, seconds = [], []
+        after, alone, seconds = [], [], []
         for query, candidates in zip(asked, before, strict=True):
             start = time.perf_counter()
-            after += reranker.rerank([query], [candidates], texts)
+            (logits,) = reranker.score([query], [candidates], texts)
+            after.append(blend(candidates, logits, reranker.weight))
             seconds.append(time.perf_counter() - start)
+            alone.append(blend(candidates, logits, 1.0))
         judged = judgements(part["relevant_ids"].tolist(), part["grades"].tolist(), ids)
-        old = ndcg_at_10(dict(zip(ids, before, strict=True)), judged)
-        new = ndcg_at_10(dict(zip(ids, after, strict=True)), judged)
+        old, new, sole = (ndcg_at_10(dict(zip(ids, order, strict=True)), judged) for order in (before, after, alone))
         found.append(
             pd.DataFrame(
                 {
@@ -84,6 +87,7 @@ def _measure(
                     "query": asked,
                     "ndcg_at_10": [new[i] for i in ids],
                     "ndcg_at_10__hybrid": [old[i] for i in ids],
+                    "ndcg_at_10__alone": [sole[i] for i in ids],
                     "seconds": seconds,
                 }
             )
@@ -106,8 +110,9 @@ def _metrics(per_query: pd.DataFrame, seed: int) -> list[Metric]:
 
 def _quality(rows: pd.DataFrame, suffix: str, seed: int) -> list[Metric]:
     new, old = rows["ndcg_at_10"].to_numpy(), rows["ndcg_at_10__hybrid"].to_numpy()
-    gain = paired_bootstrap(new, old, seed=seed)
-    found = [Metric(name=f"ndcg_gain{suffix}", value=gain.difference, n=gain.n, low=gain.low, high=gain.high)]
+    sides = {"ndcg_gain": new, "ndcg_gain_alone": rows["ndcg_at_10__alone"].to_numpy()}
+    pairs = {name: paired_bootstrap(side, old, seed=seed) for name, side in sides.items()}
+    found = [Metric(name=f"{name}{suffix}", value=g.difference, n=g.n, low=g.low, high=g.high) for name, g in pairs.items()]
     before = "ndcg_at_10__hybrid" if not suffix else f"ndcg_at_10{suffix}__hybrid"
     for name, scores in ((f"ndcg_at_10{suffix}", new), (before, old)):
         low, high = bootstrap_mean(scores, seed=seed)
@@ -115,10 +120,12 @@ def _quality(rows: pd.DataFrame, suffix: str, seed: int) -> list[Metric]:
     return found
 
 
-def _remark(gain: Metric, weight: float, depth: int) -> str:
+def _remarks(metrics: Mapping[str, Metric], weight: float, depth: int) -> list[str]:
+    gain, alone = metrics["ndcg_gain"], metrics["ndcg_gain_alone"]
     reach = f"nDCG@10 of the reranked top {depth} against the hybrid order: {gain.text()}, cross-encoder weight {weight:g}."
     found = {1: "Reranking helps", -1: "Reranking harms", 0: "No gain is shown, the paired interval holds zero"}[gain.sign()]
-    return f"{found}: {reach}"
+    left_out = "On dev no weight was better by more than chance, so that the hybrid order stays as it is. " if weight == 0 else ""
+    return [f"{found}: {reach}", f"{left_out}By the cross-encoder's order alone the difference is {alone.text()}."]
 
 
 def _by_track(per_query: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -50,11 +50,12 @@ def test_systems_are_rows_and_measures_columns() -> None:
     ]  # fmt: skip
     figures = {"some_study": every_figure(StudyResult(study="some_study", metrics=metrics)), "other_study": [["f1", "0.5", None]]}
     measured = {"some_study": {"hardware": "a machine", "threads": 2, "on": "2026-01-01", "minutes": 1.5}}
-    data = {"profile": "mine", "checks": {"a": ["passed", 1.0], "b": ["failed", 0.0], "c": ["not run", None], "d": ["missing", None]}, "figures": figures, "measured": measured}
+    data = {"profile": "mine", "checks": {"a": ["passed", 1.0], "b": ["failed", 0.0], "c": ["not run", None], "d": ["missing", None]}, "figures": figures, "measured": measured, "remarks": {"some_study": ["One.\nStill one.", "Two."], "other_study": []}}
     page = figures_page(data, "Mine.").splitlines()
     assert page[2].startswith("Mine. Measured on a machine; 1 of 2 checks passed.")
     assert page.index("## other_study") < page.index("## some_study") and "| f1 | 0.5 |  |" in page
     assert page[page.index("## some_study") + 2] == "Measured on 2026-01-01, in 1.5 minutes."
+    assert page[page.index("## some_study") + 4 :][:2] == ["- One. Still one.", "- Two."] and page.count("- Two.") == 1
     assert "| ndcg_at_10 | 0.5 [0.4, 0.6] | 7 |" in page
     head = page.index("| | mrr | ndcg_at_10 |")
     assert page[head + 1 : head + 4] == ["|---|---|---|", "| bm25, notes | 0.25 | 0.75 |", "| dense, notes | 1 |  |"]

@@ -114,6 +114,10 @@ def test_an_untrained_reranker_is_not_called_a_gain(bert: Path) -> None:
     reranker = Reranker(CrossEncoder.start(bert, max_length=32, seed=0), weight=0.0)
     result = report_reranking(reranker, passages(), tracks(), SETTINGS, retriever=WordSearch(), progress=print)
     assert result.value("ndcg_gain") == 0.0 and result.remarks[0].startswith("No gain is shown")
+    rows = result.per_example
+    alone = (rows["ndcg_at_10__alone"] - rows["ndcg_at_10__hybrid"]).mean()
+    assert result.value("ndcg_gain_alone") == pytest.approx(alone) and alone != 0, "at weight 0 the cross-encoder is measured by itself"
+    assert "By the cross-encoder's order alone" in result.remarks[1] and "no weight was better" in result.remarks[1]
 
 
 def test_mining_skips_relevant_passages_and_near_duplicates() -> None:
