@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,12 @@ def recalled(model: Transformer, blocks_BL: Tensor, digits: int) -> list[bool]:
     return (said == blocks_BL[:, -digits:]).all(1).tolist()
 
 
-def passkey_cell(settings: LongContextSettings, seed: int, folder: Path) -> dict[str, Any]:
+def passkey_cell(settings: LongContextSettings, seed: int, folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Train under one seed at the training length, and ask at every length and depth: by method and times, [depths, cases] of right or not."""
     own, length = settings.passkey, settings.length
     config = ModelConfig(vocabulary(own), own.layers, own.width, own.heads, own.heads, own.hidden, settings.rope_theta)
     train = sequences(own, own.steps * own.batch_size * own.accumulate, length, np.random.default_rng([2, seed]))
-    run = train_config(config, train, own, seed=seed, checkpoints=folder, progress=lambda line: None, objective=Recall(own.digits))
+    run = train_config(config, train, own, seed=seed, checkpoints=folder, progress=progress, objective=Recall(own.digits))
     shutil.rmtree(folder, ignore_errors=True)
     model, found = run.model.eval(), {}
     for times in range(1, settings.stretch + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,21 +82,25 @@ def sliding_nats(model: Transformer, stream: Tensor, starts: list[int], length: 
     return np.mean(parts, axis=0)
 
 
-def train_language_model(text: Text, settings: LongContextSettings, seed: int, folder: Path) -> Transformer:
+def train_language_model(
+    text: Text, settings: LongContextSettings, seed: int, folder: Path, progress: Callable[[str], None]
+) -> Transformer:
     """A decoder with rotary positions; a killed training goes on from ``folder``."""
     config = ModelConfig(text.vocab_size, settings.layers, settings.width, settings.heads, settings.heads, settings.hidden, settings.rope_theta)
-    run = train_config(config, text.train, settings, seed=seed, checkpoints=folder, progress=lambda line: None)
+    run = train_config(config, text.train, settings, seed=seed, checkpoints=folder, progress=progress)
     shutil.rmtree(folder, ignore_errors=True)
     return run.model.eval()
 
 
-def perplexity_cell(text: Text, settings: LongContextSettings, seed: int, folder: Path) -> dict[str, Any]:
+def perplexity_cell(
+    text: Text, settings: LongContextSettings, seed: int, folder: Path, progress: Callable[[str], None]
+) -> dict[str, Any]:
     """Train under one seed, and score: what comes back is JSON.
 
     ``sliding``: nats a window within the training length. ``long``: by method and times, read at that many training lengths.
     ``short``: by method and times, one training length under the factor of that many.
     """
-    model = train_language_model(text, settings, seed, folder)
+    model = train_language_model(text, settings, seed, folder, progress)
     starts, length = targets(text.stream, settings), settings.length
     block = windows(text.stream, starts, 1, length)
     found: dict[str, Any] = {

@@ -71,9 +71,9 @@ def long_context_study(
     known = [settings.model_dump(mode="json", exclude={"seeds", "attention"}), text.digest()]
     runs = Runs([], [])
     for at in seeds:
-        runs.text.append(cells.get(f"text, seed {at}", known, lambda at=at: perplexity_cell(text, settings, at, training / f"text-{at}")))
+        runs.text.append(cells.get(f"text, seed {at}", known, lambda at=at: perplexity_cell(text, settings, at, training / f"text-{at}", progress)))
         progress(f"seed {at}: perplexity {math.exp(np.mean(runs.text[-1]['sliding'])):.1f} within the training length")
-        runs.keys.append(cells.get(f"keys, seed {at}", known, lambda at=at: passkey_cell(settings, at, training / f"keys-{at}")))
+        runs.keys.append(cells.get(f"keys, seed {at}", known, lambda at=at: passkey_cell(settings, at, training / f"keys-{at}", progress)))
         progress(f"seed {at}: {np.mean(runs.keys[-1]['right']['plain 1']):.0%} of the keys at the training length")
     attended = cells.get("attention", settings.attention.model_dump(mode="json"), lambda: _attention(settings, seed, progress))
     memory, table, recalls = pd.DataFrame(attended["rows"]), ratio_table(runs, settings), passkey_table(runs, settings)

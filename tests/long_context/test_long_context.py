@@ -215,7 +215,7 @@ def test_a_killed_study_goes_on_with_the_next_cell(
     corpus: DirectoryArtifact, result: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, lines = subject.passkey_cell, []
-    monkeypatch.setattr(subject, "passkey_cell", lambda settings, seed, folder: 1 / 0 if seed else real(settings, seed, folder))
+    monkeypatch.setattr(subject, "passkey_cell", lambda settings, seed, folder, progress: 1 / 0 if seed else real(settings, seed, folder, progress))
     cells = Cells(tmp_path, lines.append)
     with pytest.raises(ZeroDivisionError):
         long_context_study(corpus, TINY, seed=0, cells=cells, progress=lambda line: None)
