@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.errors import UserError
-from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict, active_bars
+from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict, active_bars, judge
 from curriculum.report.card import row_cells
 from curriculum.report.topics import as_markdown, topic_rows
 from curriculum.results import RunRecord, StudyResult
@@ -46,8 +46,15 @@ def record(
         "milestones": _milestones(rows, kept.get("milestones", [])),
         "figures": kept.get("figures", {}) | {name: every_figure(result) for name, result in results.items()},
         "remarks": kept.get("remarks", {}) | {name: result.remarks for name, result in results.items()},
-        "checks": checks | {name: before[name] for name, j in held.items() if not j.made and name in before},
+        "checks": checks | {name: _kept(before[name], j.bar) for name, j in held.items() if not j.made and name in before},
     }
+
+
+def _kept(check: list[Any], bar: Bar) -> list[Any]:
+    """A recorded check under the present bar: the value stands, its verdict is today's. That of a judged metric needs its judge, and stands."""
+    verdict, value = check
+    judged = value is None or bar.judged_by is not None
+    return [verdict if judged else judge(bar, value).verdict.value, value]
 
 
 def _measured(run: RunRecord) -> dict[str, Any]:

@@ -65,14 +65,23 @@ def test_what_was_measured_elsewhere_stays_in_the_record(tmp_path: Path) -> None
     rows = milestone_rows(load_syllabus(), profile, store)
     first = record(profile, rows, held(store), made("long_context_study", 1.0, "one machine", "2026-01-01T10:00"))
     name = next(name for name, j in held(store).items() if j.bar.asset == "long_context_study")
-    first["checks"][name], first["milestones"][0][2] = ["passed", 1.0], "a value"
+    first["checks"][name], first["milestones"][0][2] = ["passed", 0.0], "a value"
     both = record(profile, rows, held(store), made("alignment_study", 2.0, "another", "2026-02-02T10:00"), first)
     assert set(both["figures"]) == set(both["measured"]) == {"long_context_study", "alignment_study"}
     assert both["measured"]["long_context_study"] == {"hardware": "one machine", "threads": 2, "on": "2026-01-01", "minutes": 0.0}
-    assert both["checks"][name] == ["passed", 1.0] and both["milestones"][0][2] == "a value"
+    assert both["checks"][name] == ["passed", 0.0] and both["milestones"][0][2] == "a value"
     assert "on another and one machine, 2 threads" in render(both)
     again = record(profile, rows, held(store), made("long_context_study", 3.0, "another", "2026-03-03T10:00"), both)
     assert again["figures"]["long_context_study"][0][1] == "3" and again["measured"]["long_context_study"]["on"] == "2026-03-03"
+
+
+def test_a_kept_value_is_held_against_the_present_bar(tmp_path: Path) -> None:
+    profile, store = load_profile("starter"), ArtifactStore(str(tmp_path))
+    rows, judged = milestone_rows(load_syllabus(), profile, store), held(store)
+    name = "claim_alignment_study_preference_gain_low__dpo"
+    kept = record(profile, rows, judged, {})
+    kept["checks"][name] = ["passed", 0.0]  # as it was while the bar was at 0
+    assert record(profile, rows, judged, {}, kept)["checks"][name] == ["failed", 0.0]
 
 
 def test_a_value_made_here_replaces_the_kept_one(tmp_path: Path) -> None:
