@@ -226,7 +226,7 @@ def test_the_asset_with_a_small_decoder_of_ones_own(resources: Callable[..., dic
     made = resources(bridges={"decoder": f"path:{decoder}"})
     done = dg.materialize([weight_bridges, *checks], resources=made, instance=dg.DagsterInstance.ephemeral())
     evaluations = done.get_asset_check_evaluations()
-    assert done.success and len(evaluations) == len(checks) == 11 and all(e.passed for e in evaluations)
+    assert done.success and len(evaluations) == len(checks) == 16 and all(e.passed for e in evaluations)
     store = made["artifacts"].store()
     result = read_value(store.manifest("weight_bridges"), store.path(store.manifest("weight_bridges")))
     parity, controls = result.tables["parity"], result.tables["controls"]
