@@ -56,13 +56,13 @@ FIGURES = {
         Figure("over the Trainer, padded to a batch's longest", "ratio_by_wall_time.trainer_padded_to_longest"),
         Figure("over the Trainer, grouped by length", "ratio_by_wall_time.trainer_grouped_by_length"),
     ]),
-    "qlora_step": ("A QLoRA step at the shape of Llama-3-8B, activations recomputed", [
-        Figure("highest peak", "highest_gb", most=12, unit=" GB"),
-        Figure("highest difference of the ledger", "highest_ledger_error", most=0.1),
+    "qlora_step": ("A QLoRA step at the shape of Llama-3-8B, activations recomputed", [  # of another shape there is no line here
+        Figure("highest peak", "llama3-8b.highest_peak_gb", most=12, unit=" GB"),
+        Figure("highest difference of the ledger", "llama3-8b.highest_ledger_error", most=0.1),
         *(
-            Figure(f"sequence {length}, micro-batch {batch}: {what}", f"{length}x{batch}.{path}", unit=unit)
+            Figure(f"sequence {length}, micro-batch {batch}: {what}", f"llama3-8b.{length}x{batch}.{path}", unit=unit)
             for length in (512, 1024) for batch in (1, 2)
-            for what, path, unit in (("peak", "measured_gb", " GB"), ("tokens a second", "tokens_per_second", ""))
+            for what, path, unit in (("peak", "peak_gb", " GB"), ("tokens a second", "tokens_per_second", ""))
         ),
     ]),
     "search": ("The parts of a search", [

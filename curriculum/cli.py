@@ -342,7 +342,7 @@ def readme(profile: ProfileOption = "starter") -> None:
     from curriculum.profile import load_profile
     from curriculum.report.card import judgements, stored_results
     from curriculum.report.figures import figures_page, part_pages
-    from curriculum.report.readme import README_PROFILE, record, refreshed, topics_page, write_record
+    from curriculum.report.readme import README_PROFILE, record, recorded_topics, refreshed, topics_page, write_record
     from curriculum.syllabus import load_syllabus
 
     syllabus, loaded = load_syllabus(), load_profile(profile)
@@ -356,9 +356,10 @@ def readme(profile: ProfileOption = "starter") -> None:
         (docs / f"{loaded.name}.md").write_text(figures_page(data, loaded.description), encoding="utf-8")
         return
     page.write_text(refreshed(page.read_text(encoding="utf-8"), data), encoding="utf-8")
-    (docs / "topics.md").write_text(topics_page(data, syllabus, loaded), encoding="utf-8")
+    rows = recorded_topics(data, syllabus, loaded)
+    (docs / "topics.md").write_text(topics_page(data, rows), encoding="utf-8")
     (docs / "figures").mkdir(exist_ok=True)
-    for part, text in part_pages(data, syllabus).items():
+    for part, text in part_pages(data, rows).items():
         (docs / "figures" / f"{part}.md").write_text(text, encoding="utf-8")
 
 

@@ -67,7 +67,11 @@ def passkey_cell(settings: LongContextSettings, seed: int, folder: Path, progres
     own, length = settings.passkey, settings.length
     config = ModelConfig(vocabulary(own), own.layers, own.width, own.heads, own.heads, own.hidden, settings.rope_theta)
     train = sequences(own, own.steps * own.batch_size * own.accumulate, length, np.random.default_rng([2, seed]))
-    run = train_config(config, train, own, seed=seed, checkpoints=folder, progress=progress, objective=Recall(own.digits))
+
+    def said(line: str) -> None:
+        progress(f"keys, seed {seed}: {line}")
+
+    run = train_config(config, train, own, seed=seed, checkpoints=folder, progress=said, objective=Recall(own.digits))
     shutil.rmtree(folder, ignore_errors=True)
     model, found = run.model.eval(), {}
     for times in range(1, settings.stretch + 1):

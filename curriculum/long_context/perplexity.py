@@ -87,7 +87,11 @@ def train_language_model(
 ) -> Transformer:
     """A decoder with rotary positions; a killed training goes on from ``folder``."""
     config = ModelConfig(text.vocab_size, settings.layers, settings.width, settings.heads, settings.heads, settings.hidden, settings.rope_theta)
-    run = train_config(config, text.train, settings, seed=seed, checkpoints=folder, progress=progress)
+
+    def said(line: str) -> None:
+        progress(f"text, seed {seed}: {line}")
+
+    run = train_config(config, text.train, settings, seed=seed, checkpoints=folder, progress=said)
     shutil.rmtree(folder, ignore_errors=True)
     return run.model.eval()
 

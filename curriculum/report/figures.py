@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from curriculum.evaluation.gate import Verdict
 from curriculum.report.readme import hardware
-from curriculum.syllabus import Bar, Part, Syllabus
+from curriculum.report.topics import TopicRow
 
+OTHER = "other"
 Figure = Sequence[Any]  # name, value with its interval, n
 
 
@@ -24,28 +25,23 @@ def figures_page(data: dict[str, Any], description: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def part_pages(data: dict[str, Any], syllabus: Syllabus) -> dict[str, str]:
-    """The record as a Markdown page for each part that it says something of, by the part's id: its studies as in :func:`figures_page`."""
-    pages = {}
-    for part in syllabus.parts:
-        studies = [name for name in sorted(data["figures"]) if part_of(name, syllabus) == part]
-        if studies:
-            said = f"Every figure of this part's studies under the profile `{data['profile']}`, on {hardware(data)}; written by `make readme`."
-            pages[part.id] = "\n".join([f"# {part.title}", "", said, *_sections(data, studies)]) + "\n"
-    return pages
+def part_pages(data: dict[str, Any], rows: Sequence[TopicRow]) -> dict[str, str]:
+    """The record as a Markdown page for each part that it says something of, by the part's id: its studies as in :func:`figures_page`.
+
+    ``rows`` are the profile's topics: a study stands with the part that most of the bars on it are of, or under ``other`` without a bar.
+    """
+    studies: dict[str, list[str]] = {}
+    for name in sorted(data["figures"]):
+        studies.setdefault(part_of(name, rows), []).append(name)
+    titles = {row.part.id: row.part.title for row in rows} | {OTHER: "Studies that no bar is on"}
+    said = f"Every figure of these studies under the profile `{data['profile']}`, on {hardware(data)}; written by `make readme`."
+    return {part: "\n".join([f"# {titles[part]}", "", said, *_sections(data, own)]) + "\n" for part, own in studies.items()}
 
 
-def part_of(asset: str, syllabus: Syllabus) -> Part:
-    """The part that most of the bars on an asset belong to; the first of all where there is no bar on it."""
-    parts = {topic.id: part for part in syllabus.parts for topic in part.topics}
-    found = [parts[topic] for bar, topics in _bars(syllabus) if bar.asset == asset for topic in topics]
-    return max(found, key=found.count, default=syllabus.parts[0])
-
-
-def _bars(syllabus: Syllabus) -> Iterable[tuple[Bar, Sequence[str]]]:
-    """Every bar with the topics it is about."""
-    yield from ((bar, [bar.topic]) for bar in syllabus.claims if bar.topic)
-    yield from ((bar, [bar.topic] if bar.topic else one.topics) for one in syllabus.roadmap for bar in one.bars)
+def part_of(asset: str, rows: Sequence[TopicRow]) -> str:
+    """The id of the part that most of the bars on an asset belong to; ``other`` where there is none."""
+    found = [row.part.id for row in rows for claim in row.claims if claim.judgement.bar.asset == asset]
+    return max(found, key=found.count, default=OTHER)
 
 
 def _sections(data: dict[str, Any], studies: Sequence[str]) -> list[str]:

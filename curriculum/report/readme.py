@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from curriculum.errors import UserError
 from curriculum.evaluation.gate import Judgement, MilestoneRow, Verdict, active_bars, judge
 from curriculum.report.card import row_cells
-from curriculum.report.topics import as_markdown, topic_rows
+from curriculum.report.topics import TopicRow, as_markdown, topic_rows
 from curriculum.results import RunRecord, StudyResult
 from curriculum.syllabus import Bar, Syllabus
 
@@ -103,9 +104,13 @@ def render(data: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def topics_page(data: dict[str, Any], syllabus: Syllabus, profile: Any) -> str:
-    """docs/topics.md: every topic with the values and verdicts that the record keeps."""
-    rows = topic_rows(syllabus, profile, recorded_judgements(data, active_bars(syllabus, profile)))
+def recorded_topics(data: dict[str, Any], syllabus: Syllabus, profile: Any) -> list[TopicRow]:
+    """Every topic with the values and verdicts that the record keeps."""
+    return topic_rows(syllabus, profile, recorded_judgements(data, active_bars(syllabus, profile)))
+
+
+def topics_page(data: dict[str, Any], rows: Sequence[TopicRow]) -> str:
+    """docs/topics.md: the topics of :func:`recorded_topics`."""
     return as_markdown(rows, f"As recorded under the profile `{data['profile']}` on {hardware(data)}, deep studies too; written by `make readme`.")
 
 
