@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABELS, FILE = ("helpful", "unhelpful"), "labels.jsonl"
-_SHOWN = ["query", "passage_id", "answer", "comments"]
+_SHOWN = ["query", "passage_id", "text", "answer", "comments"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """``kept``: item_id, query, passage_id, answer and the label that all gave alike; ``kappa`` of the first two sheets, None where it has none."""
+    """``kept``: item_id, query, passage_id, answer and the label that all gave alike; ``disputed`` items have several labels.
+
+    ``kappa`` is of the first two sheets, over the ``both`` items that each of them labels; None where it has none.
+    """
 
     kept: pd.DataFrame
     kappa: float | None

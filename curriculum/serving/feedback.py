@@ -32,7 +32,7 @@ class FeedbackStore:
         self._lock = threading.Lock()
 
     def remember(self, request_id: str, record: Mapping[str, Any]) -> None:
-        """Keep what was answered: its kind, query, passages (ids), answer and versions."""
+        """Keep what was answered: its kind, query, passages (texts by id), answer and versions."""
         with self._lock:
             self._answers[request_id] = record
             while len(self._answers) > self._kept:
@@ -44,8 +44,10 @@ class FeedbackStore:
             answered = self._answers.get(feedback.request_id)
             if answered is None or (feedback.passage_id is not None and feedback.passage_id not in answered["passages"]):
                 return None
+            shown = answered["passages"]
             record = {
-                "feedback_id": uuid.uuid4().hex, "at": datetime.now(UTC).isoformat(timespec="seconds"), **answered, **feedback.model_dump(),
+                "feedback_id": uuid.uuid4().hex, "at": datetime.now(UTC).isoformat(timespec="seconds"), **answered, "passages": list(shown),
+                "text": shown.get(feedback.passage_id, ""), **feedback.model_dump(),
             }  # fmt: skip
             self._append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             return record
@@ -65,16 +67,18 @@ class FeedbackStore:
 def annotation_items(folder: Path) -> pd.DataFrame:
     """What an annotator is asked next: one row a query and passage (or a query and answer, ``passage_id`` ""), those disputed first.
 
-    ``helpful`` and ``unhelpful`` count the votes; ``versions`` are of the last answer. A line that a kill cut short is left out.
+    ``text`` is the passage's as it was shown; ``helpful`` and ``unhelpful`` count the votes; ``versions`` are of the last answer. A line
+    that a kill cut short is left out.
     """
     import pandas as pd
 
-    columns = ["query", "passage_id", "answer", "helpful", "unhelpful", "comments", "versions"]
+    columns = ["query", "passage_id", "text", "answer", "helpful", "unhelpful", "comments", "versions"]
     items: dict[tuple[str, str, str], dict[str, Any]] = {}
     for record in _records(folder / FILE):
         passage = record["passage_id"] or ""
         answer = "" if passage else record["answer"]
-        item = items.setdefault((record["query"], passage, answer), dict(zip(columns, (record["query"], passage, answer, 0, 0, [], ""), strict=True)))
+        blank = (record["query"], passage, record.get("text", ""), answer, 0, 0, [], "")  # text: lines of an earlier version have none
+        item = items.setdefault((record["query"], passage, answer), dict(zip(columns, blank, strict=True)))
         item[record["verdict"]] += 1
         item["comments"] += [record["comment"]] if record["comment"] else []
         item["versions"] = json.dumps(record["versions"], sort_keys=True)

@@ -102,7 +102,8 @@ class Service:
 
     def _done(self, kind: str, request_id: str, query: str, passages: list[Passage], text: str, bundle: Bundle, clock: Clock) -> None:
         self.metrics.stages(clock.milliseconds)
-        record = {"kind": kind, "query": query, "passages": [p.passage_id for p in passages], "answer": text, "versions": dict(bundle.versions)}
+        shown = {p.passage_id: p.text for p in passages}
+        record = {"kind": kind, "query": query, "passages": shown, "answer": text, "versions": dict(bundle.versions)}
         self.feedback.remember(request_id, record)
 
 

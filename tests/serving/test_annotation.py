@@ -22,8 +22,8 @@ def folder(tmp_path: Path) -> Path:
     """Four queries, each answered once and judged once."""
     store = FeedbackStore(tmp_path / "feedback" / "starter", kept=10)
     for number, query in enumerate(("=red", "green", "blue", "grey")):
-        store.remember(query, {"kind": "ask", "query": query, "passages": ["a"], "answer": f"It is {number}.", "versions": {"index": "i1"}})
-        store.store(Feedback(request_id=query, verdict="helpful", comment="so\nit is"))
+        store.remember(query, {"kind": "ask", "query": query, "passages": {"a": "+text"}, "answer": f"It is {number}.", "versions": {"index": "i1"}})
+        store.store(Feedback(request_id=query, verdict="helpful", passage_id="a" if query == "grey" else None, comment="so\nit is"))
     return tmp_path / "feedback" / "starter"
 
 
@@ -52,7 +52,8 @@ def test_the_sheet_is_no_formula_and_is_not_overwritten(folder: Path, tmp_path: 
     items, sheet = annotation_items(folder), tmp_path / "round.csv"
     assert write_round(items, sheet) == 4
     table = pd.read_csv(sheet, dtype=str, keep_default_na=False)
-    assert "'=red" in list(table["query"]) and set(table["label"]) == {""} and table["item_id"].is_unique
+    assert "'=red" in list(table["query"]) and "'+text" in list(table["text"]), "the annotator reads the passage itself"
+    assert set(table["label"]) == {""} and table["item_id"].is_unique
     with pytest.raises(UserError, match="is there already"):
         write_round(items, sheet)
     with pytest.raises(UserError, match="nothing to annotate"):

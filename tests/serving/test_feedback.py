@@ -26,6 +26,7 @@ def test_feedback_is_stored_with_the_query_and_the_versions(client: Make, tmp_pa
     (line,) = path.read_bytes().splitlines()
     stored = json.loads(line)
     assert stored["query"] == "red tower" and stored["passage_id"] == best and stored["comment"] == given["comment"]
+    assert stored["text"] == found["passages"][0]["text"] and best in stored["passages"]
     assert stored["versions"] == found["versions"] and stored["feedback_id"] == kept.json()["feedback_id"] and stored["kind"] == "search"
     assert annotation_items(path.parent)["comments"].tolist() == [[given["comment"]]]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -46,7 +47,7 @@ def test_what_was_not_answered_cannot_be_judged(client: Make, tmp_path: Path) ->
 def answered(folder: Path) -> FeedbackStore:
     store = FeedbackStore(folder, kept=10)
     for name, query in (("one", "red"), ("two", "green")):
-        store.remember(name, {"kind": "ask", "query": query, "passages": ["a", "b"], "answer": f"It is {query}.", "versions": {"promoted_index": "i1"}})
+        store.remember(name, {"kind": "ask", "query": query, "passages": {"a": "Text a.", "b": "Text b."}, "answer": f"It is {query}.", "versions": {"promoted_index": "i1"}})
     return store
 
 
@@ -68,5 +69,6 @@ def test_an_annotation_round_asks_first_what_people_disagree_on(tmp_path: Path) 
     items = annotation_items(tmp_path)
     assert items[["query", "passage_id", "helpful", "unhelpful"]].values.tolist() == [["red", "a", 1, 1], ["green", "b", 0, 2], ["red", "", 1, 0]]
     assert items["answer"].tolist() == ["", "", "It is red."] and items["comments"].tolist() == [["he", "un"], ["un", "un"], ["he"]]
+    assert items["text"].tolist() == ["Text a.", "Text b.", ""]
     items.to_parquet(tmp_path / "round.parquet")
     assert annotation_items(tmp_path / "none").empty
