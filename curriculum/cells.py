@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curriculum.disk import write_atomically
 from curriculum.storage import digest_of
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that any process can compute: ``function`` of ``arguments`` gives its result (JSON), seeds and all."""
+
+    name: str
+    settings: Any
+    function: Callable[..., dict[str, Any]]
+    arguments: tuple[Any, ...]
 
 
 class Cells:
@@ -22,15 +33,62 @@ class Cells:
 
         A file that does not parse counts as absent. The result passes through JSON either way, so both runs see the same.
         """
-        path = self.folder / f"{digest_of([name, settings])[:20]}.json"
-        if path.exists():
-            try:
-                kept = json.loads(path.read_text(encoding="utf-8"))["value"]
-            except (ValueError, KeyError):
-                pass
+        kept = self._kept(name, settings)
+        return self._keep(name, settings, compute()) if kept is None else kept
+
+    def get_all(self, wanted: Sequence[Cell], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(place in ``wanted``, result) of every cell: those kept from before, then the others as they end, ``workers`` at a time.
+
+        Small models gain little from a second thread and all from a second process; so with more than one worker each is a process of
+        one thread, and a result is the same as that of one thread here. What an error or a kill finds unfinished is computed anew.
+        """
+        missing = []
+        for place, cell in enumerate(wanted):
+            kept = self._kept(cell.name, cell.settings)
+            if kept is None:
+                missing.append((place, cell))
             else:
-                self.progress(f"{name}: kept from before")
-                return kept
-        text = json.dumps({"name": name, "value": compute()})
-        write_atomically(path, text.encode())
+                yield place, kept
+        for place, found in _computed(missing, min(workers, len(missing))):
+            yield place, self._keep(wanted[place].name, wanted[place].settings, found)
+
+    def _path(self, name: str, settings: Any) -> Path:
+        return self.folder / f"{digest_of([name, settings])[:20]}.json"
+
+    def _kept(self, name: str, settings: Any) -> dict[str, Any] | None:
+        path = self._path(name, settings)
+        if not path.exists():
+            return None
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))["value"]
+        except (ValueError, KeyError):
+            return None
+        self.progress(f"{name}: kept from before")
+        return kept
+
+    def _keep(self, name: str, settings: Any, value: dict[str, Any]) -> dict[str, Any]:
+        text = json.dumps({"name": name, "value": value})
+        write_atomically(self._path(name, settings), text.encode())
         return json.loads(text)["value"]
+
+
+def _computed(cells: Sequence[tuple[int, Cell]], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    if workers < 2:
+        for place, cell in cells:
+            yield place, cell.function(*cell.arguments)
+        return
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    try:  # loky's workers end with the process that started them, however that ends
+        tasks = (delayed(_alone)(place, cell) for place, cell in cells)
+        yield from Parallel(workers, return_as="generator_unordered", pre_dispatch=workers, max_nbytes=None)(tasks)
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def _alone(place: int, cell: Cell) -> tuple[int, dict[str, Any]]:
+    import torch
+
+    torch.set_num_threads(1)
+    return place, cell.function(*cell.arguments)

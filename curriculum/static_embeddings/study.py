@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from curriculum.cells import Cells
+from curriculum.cells import Cell, Cells
 from curriculum.results import StudyResult
 from curriculum.static_embeddings.models import TRAININGS, Trained, shuffled, train
 from curriculum.static_embeddings.parity import parity_metrics
@@ -60,12 +60,15 @@ def static_embeddings_study(
     meaning = cells.get("gensim skip-gram on the whole text", key, lambda: _meaning(unseen, full, corpus, settings, seed, cells.progress))
     task, found = Task(corpus, pairs, analogies, unseen, meaning["neighbours"]), Found()
     seeds = [seed + number for number in range(settings.seeds)]
-    for number in seeds:
-        for training in TRAININGS:
-            made = cells.get(f"{training}, seed {number}", key, lambda t=training, n=number: _cell(t, task, settings, n, cells.progress))
-            found.add(made)
-    control = cells.get("control: shuffled text", key, lambda: _control(task, settings, seed, cells.progress))
-    found.add({CONTROL: control})
+    wanted = [Cell(f"{t}, seed {n}", key, _cell, (t, task, settings, n)) for n in seeds for t in TRAININGS]
+    wanted.append(Cell("control: shuffled text", key, _control, (task, settings, seed)))
+    made: dict[int, dict[str, Any]] = {}
+    for place, cell in cells.get_all(wanted, torch.get_num_threads()):
+        made[place] = cell
+        cells.progress(f"{len(made)}/{len(wanted)} {wanted[place].name}")
+    *trained, control = (made[place] for place in range(len(wanted)))
+    for models in [*trained, {CONTROL: control}]:
+        found.add(models)
     chance = {"stem": stem_chance(unseen, corpus, settings.neighbours), "meaning": settings.neighbours / len(corpus.words)}
     scored, by_set = metrics_of(task, found, settings, chance, CONTROL)
     return StudyResult(
@@ -82,15 +85,15 @@ def _meaning(
     return {"neighbours": meaning_neighbours(unseen, full, reference.words_VD, corpus, settings.neighbours)}
 
 
-def _cell(training: str, task: Task, settings: StaticEmbeddingsSettings, seed: int, progress: Callable[[str], None]) -> dict[str, Any]:
+def _cell(training: str, task: Task, settings: StaticEmbeddingsSettings, seed: int) -> dict[str, Any]:
     begun = time.process_time()
-    made = train(training, task.corpus, settings, seed, lambda line: progress(f"{training}, seed {seed}, {line}"))
+    made = train(training, task.corpus, settings, seed, lambda line: None)
     seconds = time.process_time() - begun
     return {name: {"seconds": seconds, **_score(model, task, settings)} for name, model in made.items()}
 
 
-def _control(task: Task, settings: StaticEmbeddingsSettings, seed: int, progress: Callable[[str], None]) -> dict[str, Any]:
-    made = train("skipgram", shuffled(task.corpus, seed), settings, seed, lambda line: progress(f"shuffled text, {line}"))["skipgram"]
+def _control(task: Task, settings: StaticEmbeddingsSettings, seed: int) -> dict[str, Any]:
+    made = train("skipgram", shuffled(task.corpus, seed), settings, seed, lambda line: None)["skipgram"]
     return _score(made, task, settings)
 
 

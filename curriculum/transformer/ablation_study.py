@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from curriculum.artifacts import DirectoryArtifact
-from curriculum.cells import Cells
+from curriculum.cells import Cell, Cells
 from curriculum.evaluation.statistics import bootstrap_mean, mean_interval, paired_bootstrap
 from curriculum.results import Metric, StudyResult
 from curriculum.storage import digest_of
@@ -91,18 +92,20 @@ def ablation_study(
 def run_cells(
     text: Text, rows: list[Variant], settings: AblationSettings, seeds: list[int], checkpoints: Path, progress: Callable[[str], None]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Train what is not kept from before; rows that are one configuration are one cell, and a seed is finished before the next begins."""
-    kept, digest, found, known = Cells(checkpoints, progress), text.digest(), {}, {}
-    total = len({digest_of(cell_key(digest, row, settings, text.vocab_size, 0)) for row in rows}) * len(seeds)
+    """Train what is not kept from before, a cell a thread; rows that are one configuration are one cell, and seeds are taken in turn."""
+    digest, wanted, users = text.digest(), {}, {}
     for seed in seeds:
         for row in rows:
             key = cell_key(digest, row, settings, text.vocab_size, seed)
-            if digest_of(key) not in known:
-                name = f"{row.group} {row.label}, seed {seed}"
-                cell = kept.get(row.label, key, lambda row=row, seed=seed: train_cell(text, row, settings, seed, checkpoints / "training"))
-                known[digest_of(key)] = cell
-                progress(f"{len(known)}/{total} {name}: {np.mean(cell['nats']):.3f} nats a token in {cell['seconds']:.0f} s")
-            found[row.label, seed] = known[digest_of(key)]
+            own = digest_of(key)
+            users.setdefault(own, []).append((row.label, seed))
+            if own not in wanted:
+                wanted[own] = Cell(row.label, key, train_cell, (text, row, settings, seed, checkpoints / f"training-{own[:20]}"))
+    names, found = list(wanted), {}
+    for done, (place, cell) in enumerate(Cells(checkpoints, progress).get_all(list(wanted.values()), torch.get_num_threads()), 1):
+        found |= dict.fromkeys(users[names[place]], cell)
+        label, seed = users[names[place]][0]
+        progress(f"{done}/{len(names)} {label}, seed {seed}: {np.mean(cell['nats']):.3f} nats a token in {cell['seconds']:.0f} s")
     return found
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from curriculum.artifacts import DirectoryArtifact
-from curriculum.cells import Cells
+from curriculum.cells import Cell, Cells
 from curriculum.errors import DataError
 from curriculum.evaluation.statistics import bootstrap_mean
 from curriculum.plots import draw
@@ -71,13 +72,13 @@ def family(name: str, settings: FamilyStudySettings, vocab_size: int, length: in
     return ModelConfig(**shape, layers=half, encoder_layers=half, hidden=hidden, stack="encoder-decoder"), spans
 
 
-def train_cell(
-    name: str, packed: Packed, settings: FamilyStudySettings, seed: int, *, folder: Path, progress: Callable[[str], None]
-) -> dict[str, Any]:
+def train_cell(name: str, packed: Packed, settings: FamilyStudySettings, seed: int, folder: Path) -> dict[str, Any]:
     """Train one family under one seed; score it on the held-out blocks and probe its masks."""
     length, train = packed.train.shape[1] - 1, packed.train[: settings.train_blocks]
     (config, objective), curve = family(name, settings, packed.vocab_size, length), packed.train[-settings.curve_blocks :]
-    run = train_config(config, train, settings, seed=seed, checkpoints=folder, progress=progress, objective=objective, validation=curve)
+    run = train_config(
+        config, train, settings, seed=seed, checkpoints=folder, progress=lambda line: None, objective=objective, validation=curve
+    )
     model = run.model.eval()
     nats = block_nats(model, packed.test, objective.held_out(), seed=SCORED_SEED, among=packed.vocab_size)
     among_all = block_nats(model, packed.test, objective.held_out(), seed=SCORED_SEED)
@@ -135,15 +136,17 @@ def family_study(
     packed = pack_at(settings.vocab_size, documents_of(TokenBlocks(corpus.path, "train")), test, settings.context_bytes)
     if len(packed.train) < settings.train_blocks + settings.curve_blocks:
         raise DataError(f"the training split has {len(packed.train)} blocks; lower families.train_blocks or families.curve_blocks, or add text")
-    cells, found = Cells(checkpoints, progress), {}
     kept = settings.model_dump(mode="json", exclude={"seeds"})
-    for name in FAMILIES:
-        for run in range(seed, seed + settings.seeds):
-            found[name, run] = cells.get(
-                f"{name}, seed {run}", kept,
-                lambda name=name, run=run: train_cell(name, packed, settings, run, folder=checkpoints / "training", progress=progress),
-            )  # fmt: skip
-            progress(f"{name}, seed {run}: {np.mean(found[name, run]['nats']) / math.log(2):.3f} bits a target")
+    runs = [(name, run) for name in FAMILIES for run in range(seed, seed + settings.seeds)]
+    wanted = [
+        Cell(f"{name}, seed {run}", kept, train_cell, (name, packed, settings, run, checkpoints / f"training-{name}-{run}"))
+        for name, run in runs
+    ]
+    trained: dict[int, dict[str, Any]] = {}
+    for place, cell in Cells(checkpoints, progress).get_all(wanted, torch.get_num_threads()):
+        trained[place] = cell
+        progress(f"{len(trained)}/{len(runs)} {wanted[place].name}: {np.mean(cell['nats']) / math.log(2):.3f} bits a target")
+    found = {run: trained[place] for place, run in enumerate(runs)}
     progress("the n-grams on the same targets")
     return _result(found, baseline_nats(packed, settings, packed.train.shape[1] - 1), packed, settings)
 

@@ -20,7 +20,7 @@ import torch
 from tokenizers import Tokenizer
 
 from curriculum.artifacts import DirectoryArtifact
-from curriculum.cells import Cells
+from curriculum.cells import Cell, Cells
 from curriculum.errors import DataError
 from curriculum.evaluation.statistics import mean_interval
 from curriculum.plots import draw
@@ -105,10 +105,10 @@ def cell_config(settings: VocabularyStudySettings, vocab_size: int) -> ModelConf
     return ModelConfig(vocab_size, settings.layers, settings.width, settings.heads, settings.kv_heads, settings.hidden)
 
 
-def train_cell(packed: Packed, settings: VocabularyStudySettings, seed: int, *, folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def train_cell(packed: Packed, settings: VocabularyStudySettings, seed: int, folder: Path) -> dict[str, Any]:
     """Train one model and score it: bits per byte, what it read, and what it cost."""
     config = cell_config(settings, packed.vocab_size)
-    run = train_config(config, packed.train, settings, seed=seed, checkpoints=folder, progress=progress)
+    run = train_config(config, packed.train, settings, seed=seed, checkpoints=folder, progress=lambda line: None)
     nats = block_nats(run.model.eval(), packed.test)
     shutil.rmtree(folder, ignore_errors=True)  # the cell's result stands for the weights
     length = packed.test.shape[1] - 1
@@ -127,21 +127,21 @@ def vocabulary_study(
     corpus: DirectoryArtifact, settings: VocabularyStudySettings, *, seed: int, checkpoints: Path, progress: Callable[[str], None]
 ) -> StudyResult:
     """Every size under every seed. ``checkpoints`` belongs to this corpus: finished runs in it are taken up again."""
-    cells, rows = Cells(checkpoints, progress), []
     train = documents_of(TokenBlocks(corpus.path, "train"))
     test = bounded(documents_of(TokenBlocks(corpus.path, "test")), settings.test_bytes)
     kept = settings.model_dump(mode="json", exclude={"vocab_sizes", "seeds"})
-    for size in settings.vocab_sizes:
-        packed = pack_at(size, train, test, settings.context_bytes)
-        for run in range(seed, seed + settings.seeds):
-            name = f"vocabulary {size}, seed {run}"
-            found = cells.get(
-                name, kept,
-                lambda packed=packed, run=run: train_cell(packed, settings, run, folder=checkpoints / "training", progress=progress),
-            )  # fmt: skip
-            rows.append({"vocabulary": packed.vocab_size, "seed": run, **found})
-            progress(f"{name}: {found['bits_per_byte']:.3f} bits a byte in {found['seconds']:.0f} s")
-    return _result(pd.DataFrame(rows), settings)
+    packs = {size: pack_at(size, train, test, settings.context_bytes) for size in settings.vocab_sizes}
+    runs = [(size, run) for size in packs for run in range(seed, seed + settings.seeds)]
+    wanted = [
+        Cell(f"vocabulary {size}, seed {run}", kept, train_cell, (packs[size], settings, run, checkpoints / f"training-{size}-{run}"))
+        for size, run in runs
+    ]
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    for place, found in Cells(checkpoints, progress).get_all(wanted, torch.get_num_threads()):
+        size, run = runs[place]
+        rows[size, run] = {"vocabulary": packs[size].vocab_size, "seed": run, **found}
+        progress(f"{len(rows)}/{len(runs)} {wanted[place].name}: {found['bits_per_byte']:.3f} bits a byte in {found['seconds']:.0f} s")
+    return _result(pd.DataFrame([rows[run] for run in runs]), settings)
 
 
 def bounded(texts: list[str], limit: int) -> list[str]:

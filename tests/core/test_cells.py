@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from curriculum.cells import Cells
+from curriculum.cells import Cell, Cells
 
 
 def test_a_finished_cell_is_not_computed_again_unless_its_settings_change(tmp_path: Path) -> None:
@@ -32,3 +34,36 @@ def test_a_cell_that_fails_keeps_the_finished_ones_and_a_damaged_file_is_made_ag
     (only,) = tmp_path.glob("*.json")
     only.write_text("{half")
     assert cells.get("a", 0, lambda: {"x": 2}) == {"x": 2}
+
+
+def _squares(number: int, folder: Path) -> dict[str, int]:
+    if (folder / "broken").exists() and number == 3:
+        raise ValueError("three is not to be had")
+    return {"square": number * number, "process": os.getpid(), "threads": torch.get_num_threads()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_cells_side_by_side_are_the_cells_one_after_another(tmp_path: Path, workers: int) -> None:
+    said: list[str] = []
+    wanted = [Cell(f"square of {n}", n, _squares, (n, tmp_path)) for n in range(6)]
+    found = dict(Cells(tmp_path, said.append).get_all(wanted, workers))
+    assert [found[place]["square"] for place in range(6)] == [0, 1, 4, 9, 16, 25] and said == []
+    processes = {cell["process"] for cell in found.values()}
+    assert processes == {os.getpid()} if workers == 1 else os.getpid() not in processes and all(cell["threads"] == 1 for cell in found.values())
+    again = dict(Cells(tmp_path, said.append).get_all([*wanted, Cell("square of 7", 7, _squares, (7, tmp_path))], workers))
+    assert {place: again[place] for place in range(6)} == found and again[6]["square"] == 49
+    assert said == [f"square of {n}: kept from before" for n in range(6)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_one_of_several_is_the_studys_and_loses_none_that_ended(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "broken").touch()
+    wanted, done = [Cell(f"square of {n}", n, _squares, (n, tmp_path)) for n in range(6)], []
+    with pytest.raises(ValueError, match="three is not to be had"):
+        for place, _ in Cells(tmp_path).get_all(wanted, workers):
+            done.append(place)
+    assert done and 3 not in done
+    (tmp_path / "broken").unlink()
+    said: list[str] = []
+    found = dict(Cells(tmp_path, said.append).get_all(wanted, workers))
+    assert found[3]["square"] == 9 and len(said) == len(done)

@@ -90,7 +90,7 @@ def test_a_killed_study_goes_on_with_the_next_cell(corpus: DirectoryArtifact, tm
     resumed, whole = run(corpus, tmp_path, lines), run(corpus, tmp_path / "whole")
     assert sum(line.endswith("kept from before") for line in lines) == 3
     assert list(resumed.per_example["bits_per_byte"]) == list(whole.per_example["bits_per_byte"])
-    assert not (tmp_path / "training").exists()
+    assert not list(tmp_path.glob("training*"))
 
 
 def test_equal_tokens_instead_of_equal_bytes_would_be_seen(corpus: DirectoryArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
