@@ -15,6 +15,7 @@ from curriculum.errors import DataError
 from curriculum.retrieval import dense
 from curriculum.retrieval.dense import DenseIndex, Encoder, build_dense, embed_passages
 from curriculum.retrieval.settings import RetrievalSettings
+from curriculum.sources import model_folder
 from tests.retrieval.small import table
 
 TEXTS = {f"p{n}": "abc " * (1 + 7 * n % 11) + chr(97 + n) for n in range(10)}
@@ -55,6 +56,15 @@ def test_vectors_are_those_of_the_library_with_the_models_own_prompts(encoder_fo
         assert made.dtype == np.float32 and made.shape == (10, 16)
         np.testing.assert_allclose(made, expected, atol=1e-5)
     assert not np.allclose(ours.queries(texts), ours.passages(texts), atol=1e-3)
+
+
+def test_the_models_own_example(tmp_path: Path) -> None:
+    """The similarities that sentence-transformers' quickstart prints for all-MiniLM-L6-v2, which ships with a package."""
+    texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
+    encoder = Encoder(model_folder("packaged:minilm", tmp_path), RetrievalSettings())
+    asked, told = encoder.queries(texts), encoder.passages(texts)
+    expected = [[1.0, 0.6660, 0.1046], [0.6660, 1.0, 0.1411], [0.1046, 0.1411, 1.0]]
+    np.testing.assert_allclose(asked @ told.T, expected, atol=1e-4)
 
 
 def test_prompts_of_the_settings_replace_the_models(encoder_folder: Path) -> None:
