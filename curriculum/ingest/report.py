@@ -67,7 +67,7 @@ def corpus_report(
         _take_out(corpus, known, encoder, work)
         root = work
         progress(f"{len(known.items)} known items taken out of a copy of the index")
-    retriever = HybridRetriever(root / "bm25", root / "dense", encoder, depth=settings.depth, k1=settings.k1, b=settings.b)
+    retriever = HybridRetriever.under(settings, root / "bm25", root / "dense", encoder)
     judged = _judged(corpus, tracks)
     result = track_row(corpus.name, retriever, judged, tracks, settings, seed=seed, identities=identities, progress=progress)
     trust = _trust(result, corpus.name, known)

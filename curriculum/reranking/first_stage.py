@@ -13,9 +13,7 @@ from curriculum.retrieval.settings import RetrievalSettings
 
 def first_stage(bm25: Path, dense: Path, settings: RetrievalSettings, *, encoder: Path, device: str = "cpu") -> HybridRetriever:
     """Hybrid search over the indexes in ``bm25`` and ``dense``; ``encoder`` is the directory of the sentence encoder."""
-    return HybridRetriever(
-        bm25, dense, Encoder(encoder, settings, device), depth=settings.depth, k1=settings.k1, b=settings.b
-    )
+    return HybridRetriever.under(settings, bm25, dense, Encoder(encoder, settings, device))
 
 
 def retriever_over(

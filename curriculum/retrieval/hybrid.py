@@ -7,7 +7,7 @@ from pathlib import Path
 
 from curriculum.retrieval.bm25 import Bm25Index, Hits
 from curriculum.retrieval.dense import DenseIndex, Encoder
-from curriculum.retrieval.settings import Fusion
+from curriculum.retrieval.settings import Fusion, RetrievalSettings
 
 LEGS = ("bm25", "dense")
 
@@ -22,6 +22,11 @@ def fuse(legs: list[dict[str, float]], fusion: Fusion, weights: list[float] | No
 
     functions = {"rrf": fuse_rrf, "dbsf": fuse_dbsf, "rsf": fuse_relative_score_fusion}
     return dict(functions[fusion](legs, weights or [1.0 / len(legs)] * len(legs)))
+
+
+def leg_weights(dense: float) -> list[float]:
+    """What each of ``LEGS`` counts when the dense one counts ``dense`` and both together 1."""
+    return [1 - dense, dense]
 
 
 def ranked(scores: Mapping[str, float], k: int) -> list[tuple[str, float]]:
@@ -50,6 +55,12 @@ class HybridRetriever:
         self._folders, self._encoder = (bm25, dense), encoder
         self._fusion, self._weights, self.depth, self._k1, self._b = fusion, weights, depth, k1, b
         self._open: dict[str, tuple[Bm25Index, DenseIndex]] = {}
+
+    @classmethod
+    def under(cls, settings: RetrievalSettings, bm25: Path, dense: Path, encoder: Encoder) -> HybridRetriever:
+        """Both legs and their fusion as ``settings`` have them."""
+        weights = leg_weights(settings.dense_weight)
+        return cls(bm25, dense, encoder, fusion=settings.fusion, weights=weights, depth=settings.depth, k1=settings.k1, b=settings.b)
 
     def leg(self, name: str, queries: list[str], k: int, collection: str = "project") -> Hits:
         """The hits of one leg, ``bm25`` or ``dense``: for each query its ``k`` best (passage_id, score), best first."""

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytrec_eval
 
-from curriculum.retrieval.hybrid import LEGS, HybridRetriever, fuse
+from curriculum.retrieval.hybrid import LEGS, HybridRetriever, fuse, leg_weights
 from curriculum.retrieval.mteb_task import KnownHits, Run, task_of
-from curriculum.retrieval.settings import Fusion
+from curriculum.retrieval.settings import Fusion, RetrievalSettings
 from curriculum.retrieval.tracks import qrels
 
 # name -> the fusion function, and whether the dense leg's weight is tuned on dev queries
@@ -61,9 +61,22 @@ def dense_weight(dev: list[Searched]) -> float:
         return 0.5
 
     def mean(weight: float) -> float:
-        return float(np.mean([ndcg(_fused(s, "rsf", [1 - weight, weight]), s.queries) for s in dev]))
+        return mean_ndcg(dev, "rsf", weight)
 
     return max(_WEIGHTS, key=mean)
+
+
+def mean_ndcg(searched: list[Searched], fusion: Fusion, weight: float) -> float:
+    """Mean nDCG@10 over the tracks when their legs are joined by ``fusion``, the dense one counting ``weight``."""
+    return float(np.mean([ndcg(_fused(s, fusion, leg_weights(weight)), s.queries) for s in searched]))
+
+
+def shortfall(dev: list[Searched], chosen: str, settings: RetrievalSettings) -> float:
+    """What the fusion that searches everywhere else loses on dev, in mean nDCG@10 over the tracks, against the one that was chosen there."""
+    if not dev:
+        return 0.0
+    best = float(np.mean([ndcg(s.runs[chosen], s.queries) for s in dev]))
+    return best - mean_ndcg(dev, settings.fusion, settings.dense_weight)
 
 
 def _fused(searched: Searched, fusion: Fusion, weights: list[float]) -> Run:

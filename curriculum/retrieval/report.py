@@ -28,6 +28,7 @@ from curriculum.retrieval.measure import (
     missing_legs,
     per_query,
     search_legs,
+    shortfall,
 )
 from curriculum.retrieval.mteb_task import KnownHits, mteb_scores, task_of
 from curriculum.retrieval.settings import RetrievalSettings
@@ -71,6 +72,7 @@ def hybrid_report(
             *_headline(scores, settings.headline_track, chosen, seed),
             Metric(name="missing_legs", value=missing_legs(searched), n=len(LEGS), higher_is_better=False),
             Metric(name="mteb_difference", value=_mteb_difference(tests, scores, passages), n=len(scores), higher_is_better=False),
+            Metric(name="fusion_shortfall", value=shortfall(dev, chosen, settings), n=sum(len(s.queries) for s in dev), higher_is_better=False),
             *_per_track(scores, seed), *_gains(paired),
             *(Metric(name=f"leg_overlap__{s.track}", value=leg_overlap(s), n=len(s.queries)) for s in tests),
             *_speed(speed),
@@ -81,6 +83,8 @@ def hybrid_report(
         remarks=[
             f"Of the fusions, {chosen} had the best nDCG@10 on the dev queries: it alone is the hybrid's test score. "
             f"Its weighted form gives the dense leg {weight:.1f}, chosen on dev too.",
+            f"Everything else searches by {settings.fusion}, the dense leg's share {settings.dense_weight:g}: fusion_shortfall is what that "
+            "loses on dev against the best.",
             "Intervals resample questions: the phrasings of one question are no independent observations.",
         ],
         per_example=scores,

@@ -28,4 +28,6 @@ class RetrievalSettings(BaseModel):
     max_tokens: int = Field(256, gt=8, description="a longer passage is cut by the encoder")
     batch_size: int | None = Field(None, gt=0, description="texts the encoder takes at once; null: 8 on a CPU, whose caches they fit, 64 on a GPU")
     depth: int = Field(100, gt=0, description="hits each leg gives to the fusion")
+    fusion: Fusion = Field("rsf", description="how the hits of both legs are joined; hybrid_search_report says what another would have given")
+    dense_weight: float = Field(0.4, ge=0, le=1, description="the dense leg's share in the fusion, by dev questions; BM25 has the rest")
     headline_track: str = Field("notes", description="the track whose test nDCG@10 is the milestone's or the floor's")

@@ -79,7 +79,7 @@ def corpus_row(
     encoder = Encoder(model, settings, device)
     build_bm25(passages, settings, work / "bm25")
     build_dense(embed_passages(passages, encoder, settings, work / "vectors", checkpoints, progress), work / "dense")
-    retriever = HybridRetriever(work / "bm25", work / "dense", encoder, depth=settings.depth, k1=settings.k1, b=settings.b)
+    retriever = HybridRetriever.under(settings, work / "bm25", work / "dense", encoder)
     result = track_row(name, retriever, passages, tracks, settings, seed=seed, identities=identities, progress=progress)
     remark = f"{len(passages)} passages and {len(tracks)} queries of the folder {folder.name}."
     return result.model_copy(update={"study": f"own_corpus_row/{name}", "remarks": [remark, *result.remarks]})

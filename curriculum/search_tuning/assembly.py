@@ -70,7 +70,7 @@ def tune(
         _chunkings(parts, workshop, settings.passage_words), model.queries,
         PairScores(lambda pairs: ready.encoder.score(pairs, ready.batch_size), checkpoints / "pair_scores.json", progress), ready.weight,
     )  # fmt: skip
-    lineage = HybridRetriever(parts.bm25.path, parts.dense.path, model, depth=retrieval.depth, k1=retrieval.k1, b=retrieval.b)
+    lineage = HybridRetriever.under(retrieval, parts.bm25.path, parts.dense.path, model)
     return search_tuning(
         bench, dev, held_out, settings, default_setting(retrieval, plan.reranker), served=lambda asked: lineage.search(asked, SHOWN, PROJECT),
         seed=plan.seed, checkpoints=checkpoints, progress=progress,

@@ -25,10 +25,10 @@ class SearchSetting(BaseModel):
 
 
 def default_setting(retrieval: RetrievalSettings, reranker: RerankerSettings) -> SearchSetting:
-    """How the lineage searches where nothing was tuned: reciprocal ranks with equal weights, and the profile's other settings."""
+    """How the lineage searches where nothing was tuned: by the profile's own settings."""
     return SearchSetting(
-        passage_words=retrieval.passage_words, fusion="rrf", dense_weight=0.5, depth=retrieval.depth, k1=retrieval.k1, b=retrieval.b,
-        rerank_depth=reranker.depth,
+        passage_words=retrieval.passage_words, fusion=retrieval.fusion, dense_weight=retrieval.dense_weight, depth=retrieval.depth,
+        k1=retrieval.k1, b=retrieval.b, rerank_depth=reranker.depth,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from curriculum.ingest.parts import read_batches
 from curriculum.rag.assembly import build_reader
 from curriculum.reranking.reranker import Reranker
 from curriculum.retrieval.dense import Encoder
-from curriculum.retrieval.hybrid import HybridRetriever
+from curriculum.retrieval.hybrid import HybridRetriever, leg_weights
 from curriculum.search_tuning.chosen import read_chosen
 from curriculum.search_tuning.settings import SearchSetting
 from curriculum.serving.passages import SHOWN, Passages, Texts
@@ -124,8 +124,8 @@ class Bundles:
             _log.warning("%s %s are not applied: %s", TUNED, tuned.version, reason)
         retrieval, bm25 = self._profile.retrieval, index.facts["bm25"]
         return SearchSetting(
-            passage_words=passage_words_of(index, self._profile), fusion="rrf", dense_weight=0.5, depth=retrieval.depth,
-            k1=bm25.get("k1", retrieval.k1), b=bm25.get("b", retrieval.b), rerank_depth=self._profile.rag.depth,
+            passage_words=passage_words_of(index, self._profile), fusion=retrieval.fusion, dense_weight=retrieval.dense_weight,
+            depth=retrieval.depth, k1=bm25.get("k1", retrieval.k1), b=bm25.get("b", retrieval.b), rerank_depth=self._profile.rag.depth,
         )  # fmt: skip
 
     def _retriever(self, promoted: Manifest, collection: str, setting: SearchSetting) -> HybridRetriever:
@@ -133,7 +133,7 @@ class Bundles:
         folder, source = self._store.path(promoted), promoted.facts["dense"]["encoder"]
         encoder = Encoder(self._model(source), self._profile.retrieval.model_copy(update={"encoder": source}), self._device)
         retriever = HybridRetriever(
-            folder / "bm25", folder / "dense", encoder, fusion=setting.fusion, weights=[1 - setting.dense_weight, setting.dense_weight],
+            folder / "bm25", folder / "dense", encoder, fusion=setting.fusion, weights=leg_weights(setting.dense_weight),
             depth=setting.depth, k1=setting.k1, b=setting.b,
         )  # fmt: skip
         retriever.search(["warm up"], 1, collection)  # opens both indexes; a collection that is not there is an error here

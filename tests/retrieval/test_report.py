@@ -12,13 +12,14 @@ import pytest
 
 from curriculum.errors import DataError
 from curriculum.evaluation.gate import Verdict, judge_value
-from curriculum.results import StudyResult
+from curriculum.results import Metric, StudyResult
 from curriculum.retrieval.bm25 import build_bm25
 from curriculum.retrieval.dense import Encoder
 from curriculum.retrieval.hybrid import LEGS, HybridRetriever
-from curriculum.retrieval.measure import FUSIONS, SYSTEMS, Searched, choose_fusion, dense_weight, missing_legs, per_query
+from curriculum.retrieval.measure import FUSIONS, SYSTEMS, Searched, choose_fusion, dense_weight, missing_legs, per_query, shortfall
 from curriculum.retrieval.report import hybrid_report
-from curriculum.syllabus import Bar
+from curriculum.retrieval.settings import RetrievalSettings
+from curriculum.syllabus import Bar, load_syllabus
 from tests.retrieval.small import Searchable
 
 DENSE_FLOOR = Bar(asset="hybrid_search_report", metric="ndcg_at_10__dense__notes", min=0.40)
@@ -100,6 +101,16 @@ def test_ndcg_is_computed_with_grades() -> None:
     assert scores.loc["q1", "ndcg_at_10"] == pytest.approx((1 / log(2) + 2 / log(4)) / (2 / log(2) + 1 / log(3)))
     assert scores.loc["q1", "mrr"] == 1 and scores.loc["q1", "recall_at_100"] == 1
     assert list(scores.loc["q2"]) == [0, 0, 0]  # a query without hits counts
+
+
+@pytest.mark.parametrize(("weight", "verdict"), [(0.1, Verdict.PASSED), (0.9, Verdict.FAILED)])
+def test_searching_by_another_fusion_than_the_best_on_dev_is_red(weight: float, verdict: Verdict) -> None:
+    dev = one_query("dev", {"right": 1.0, "wrong": 0.2, "x": 0.0}, {"wrong": 1.0, "x": 0.9, "right": 0.0})
+    dev.runs["weighted"] = {"dev1": {"right": 1.0, "wrong": 0.5}}
+    lost = shortfall([dev], "weighted", RetrievalSettings(fusion="rsf", dense_weight=weight))
+    (bar,) = (claim for claim in load_syllabus().claims if claim.metric == "fusion_shortfall")
+    study = StudyResult(study="hybrid_search_report", metrics=[Metric(name="fusion_shortfall", value=lost)], settings={})
+    assert judge_value(bar, study).verdict is verdict and shortfall([], "rrf", RetrievalSettings()) == 0
 
 
 def test_weight_and_fusion_are_chosen_on_dev() -> None:

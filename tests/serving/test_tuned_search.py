@@ -30,7 +30,7 @@ def test_promoted_settings_are_put_in_force_and_named(client: Make, store: Artif
     web = client(store=store)
     health = web.get("/healthz").json()
     assert "promoted_search_settings" not in health["versions"]
-    assert (health["search"]["fusion"], health["search"]["k1"], health["search"]["rerank_depth"]) == ("rrf", 0.9, 20)
+    assert (health["search"]["fusion"], health["search"]["k1"], health["search"]["rerank_depth"]) == ("rsf", 0.9, 20)
     served = web.service.served
     before, plain = served.bundle, web.post("/search", json={"query": "red tower"}).json()["passages"]
     version = promote(store, "s1", TUNED)
@@ -60,7 +60,7 @@ def test_settings_of_another_chunking_or_switched_off_are_not_applied(
     with caplog.at_level(logging.WARNING):
         web = client(store=store, **profile)
     health = web.get("/healthz").json()
-    assert "promoted_search_settings" not in health["versions"] and health["search"]["fusion"] == "rrf"
+    assert "promoted_search_settings" not in health["versions"] and health["search"]["fusion"] == "rsf"
     lines = [record.getMessage() for record in caplog.records if "not applied" in record.getMessage()]
     assert (len(lines) == 1 and said in lines[0]) if said else not lines
     assert not web.service.served.refresh()
