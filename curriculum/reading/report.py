@@ -33,7 +33,7 @@ def qa_report(
     history = json.loads((reader.path / "history.json").read_text())
     trials, curve = pd.DataFrame(history["trials"]), pd.DataFrame(history["curve"])
     by_kind = found.groupby("source")[["f1", "exact_match"]].mean().assign(n=found.groupby("source").size()).reset_index()
-    facts, timed = reader.facts, {"deterministic": False}
+    facts, timed, types = reader.facts, {"deterministic": False}, by_type(found)
     metrics = [
         *_overall(found),
         Metric(name="leaked_groups", value=leaked_groups(examples), n=examples["group"].nunique(), higher_is_better=False),
@@ -42,13 +42,14 @@ def qa_report(
         Metric(name="windows_per_second", value=facts["windows_per_second"], n=facts["windows"], **timed),
         *(Metric(name=name, value=facts[name], n=facts["windows"], higher_is_better=False) for name in ("padding_share", "padding_share_unsorted")),
         *(Metric(name=f"f1__{row.source}", value=float(row.f1), n=int(row.n)) for row in by_kind.itertuples()),
+        *_of_types(types), *_of_curve(curve),
     ]
     return StudyResult(
         study="qa_report", metrics=metrics, settings=settings.model_dump(mode="json") | {"chosen": facts["chosen"]}, seeds=[seed],
         identities=identities, per_example=found, remarks=_remarks(facts),
         plots={"loss": loss_plot(history["loss"]), "learning_curve": curve_plot(curve, facts["best"]), **search_plots(trials)},
         tables={
-            "hyper_parameters": trials, "learning_curve": curve, "by_kind": by_kind, "by_type": by_type(found),
+            "hyper_parameters": trials, "learning_curve": curve, "by_kind": by_kind, "by_type": types,
             "worst": found.sort_values("f1").head(12)[["question", "prediction", "gold", "f1"]],
         },
     )  # fmt: skip
@@ -67,6 +68,20 @@ def by_type(found: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).sort_values(["n", "type"], ascending=[False, True], ignore_index=True)
+
+
+def _of_types(types: pd.DataFrame) -> list[Metric]:
+    """The scores of :func:`by_type` where there are ten questions or more; of fewer an interval says nothing."""
+    return [
+        Metric(name=f"{score}__asked_{row['type']}", value=row[score], low=row[f"{score}_low"], high=row[f"{score}_high"], n=row["n"])
+        for row in types[types["n"] >= 10].to_dict("records")
+        for score in ("f1", "exact_match")
+    ]
+
+
+def _of_curve(curve: pd.DataFrame) -> list[Metric]:
+    """Dev F1 after so many training questions: the learning curve."""
+    return [Metric(name=f"dev_f1__after_{int(row.questions)}_questions", value=float(row.dev_f1)) for row in curve.itertuples()]
 
 
 def _overall(found: pd.DataFrame) -> list[Metric]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from curriculum.reading.batches import training_windows
 from curriculum.reading.questions import question_type
 from curriculum.reading.reader import Reader, Window, best_span, labelled, windows
-from curriculum.reading.report import by_type, qa_report
+from curriculum.reading.report import _of_types, by_type, qa_report
 from curriculum.reading.settings import ReaderSettings, SearchSettings, Trial
 from curriculum.reading.training import train_reader
 from tests.reading.tiny import tiny_bert, tiny_examples
@@ -89,6 +89,9 @@ def test_it_learns_and_reports_without_having_read_the_test_questions(bert: Path
     assert list(curve["questions"]) == [24 * (n + 1) for n in range(len(curve))] and result.value("dev_f1") == curve["dev_f1"].max()
     assert result.plots.keys() == {"loss", "learning_curve", "search_history", "search_learning_rate", "search_batch_size"}
     assert list(result.tables["by_type"]["type"]) == ["what"] and result.tables["by_type"]["n"].sum() == 4
+    kept = {m.name: m.value for m in result.metrics if m.name.startswith("dev_f1__after_")}
+    assert kept == {f"dev_f1__after_{row.questions}_questions": row.dev_f1 for row in curve.itertuples()}
+    assert not any("__asked_" in m.name for m in result.metrics)  # four questions are too few
 
 
 def test_wrong_labels_lower_the_score(bert: Path, tmp_path: Path) -> None:
@@ -117,6 +120,10 @@ def test_scores_by_type_of_question_carry_n_and_an_interval() -> None:
     assert list(table.index) == ["who", "other", "what"] and table.loc["who", ["n", "f1", "exact_match"]].tolist() == [2, 0.5, 0.5]
     assert (table["f1_low"] <= table["f1"]).all() and (table["exact_match_high"] >= table["exact_match"]).all()
     assert table.loc["who", "exact_match_low"] == pytest.approx(0.0126, abs=1e-4)  # Clopper-Pearson of 1 in 2
+    many = by_type(pd.concat([found] * 6))
+    told = {m.name: (m.value, m.low, m.high, m.n) for m in _of_types(many)}
+    row = many.set_index("type").loc["who"]
+    assert told["exact_match__asked_who"] == (0.5, row["exact_match_low"], row["exact_match_high"], 12) and "f1__asked_what" not in told
 
 
 @pytest.mark.parametrize(("question", "kind"), [
