@@ -16,7 +16,10 @@ def gensim_model(corpus: Corpus, settings: StaticEmbeddingsSettings, *, seed: in
     Its keep probability is sqrt(t / f) + t / f, so it keeps a little more of the text than the paper's formula.
     """
     from gensim.models import FastText, Word2Vec
+    from gensim.models.word2vec import MAX_WORDS_IN_BATCH
 
+    # of a longer list, a book for one, it would read no more than this and say nothing
+    sentences = [text[at : at + MAX_WORDS_IN_BATCH] for text in corpus.sentences for at in range(0, len(text), MAX_WORDS_IN_BATCH)]
     shared = {
         "vector_size": settings.dimensions, "window": settings.window, "min_count": 1, "sample": settings.subsample, "seed": seed,
         "alpha": settings.learning_rate, "min_alpha": settings.minimum_learning_rate, "sg": 1, "negative": settings.negatives,
@@ -24,8 +27,8 @@ def gensim_model(corpus: Corpus, settings: StaticEmbeddingsSettings, *, seed: in
     }
     if subwords:
         grams = {"min_n": settings.minimum_gram, "max_n": settings.maximum_gram, "bucket": settings.buckets}
-        return FastText(sentences=corpus.sentences, **shared, **grams)
-    return Word2Vec(sentences=corpus.sentences, **shared)
+        return FastText(sentences=sentences, **shared, **grams)
+    return Word2Vec(sentences=sentences, **shared)
 
 
 def vectors_of(model: Any, corpus: Corpus) -> torch.Tensor:

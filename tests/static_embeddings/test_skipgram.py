@@ -101,3 +101,14 @@ def test_noise_from_the_true_contexts_shows_in_the_loss(corpus: Corpus, monkeypa
     broken = train_skipgram(corpus, SETTINGS.model_copy(update={"epochs": 1}), seed=0)
     # the best that a model can do when noise and context have one distribution is to score every pair log(1 / k)
     assert broken.losses[-1] > sound + 0.3
+
+
+def test_gensim_reads_a_long_text_to_its_end() -> None:
+    """It cuts a list of words after ten thousand without a word; a book is one such list."""
+    corpus = build_corpus([["sun", "moon"] * 5000 + ["oak", "elm"] * 2500], 1)
+    moved = {}
+    for rate in (0.025, 1e-12):  # at the second rate every vector stays as it began
+        settings = SETTINGS.model_copy(update={"learning_rate": rate, "minimum_learning_rate": 1e-12, "epochs": 1, "subsample": 0.0})
+        moved[rate] = train("gensim_skipgram", corpus, settings, 0, lambda line: None)["gensim_skipgram"].words_VD
+    change_V = (moved[0.025] - moved[1e-12]).norm(dim=1)
+    assert min(change_V[corpus.index[word]] for word in ("oak", "elm", "sun")) > 0.01
