@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -29,13 +30,14 @@ def schema(client: Make, told: Told) -> Iterator[Any]:
         yield schemathesis.openapi.from_url(f"{url}/openapi.json")
 
 
-def statuses(operation: Any, mode: GenerationMode) -> set[int]:
-    """What an operation answers generated requests with, each answer held against the description."""
+def statuses(operation: Any, mode: GenerationMode, prepare: Callable[[Any], None] = lambda case: None) -> set[int]:
+    """What an operation answers generated requests with, each answer held against the description. ``prepare`` may change a request."""
     seen: set[int] = set()
 
     @EXAMPLES
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
+        prepare(case)
         response = case.call(timeout=20)
         case.validate_response(response)
         seen.add(response.status_code)
@@ -55,6 +57,20 @@ def test_what_the_description_allows_is_answered_as_described(schema: Any) -> No
     seen = probe(schema, GenerationMode.POSITIVE)
     assert set(seen) == {"GET /search", "POST /search", "GET /ask", "POST /ask", "POST /feedback", "GET /metrics", "GET /healthz"}
     assert all(200 in found for label, found in seen.items() if label != "POST /feedback") and seen["POST /feedback"] == {404}
+
+
+def test_feedback_on_an_answer_that_was_given_is_kept_as_described(client: Make, told: Told) -> None:
+    """A generated id names no answer: here it is the one of a search that was made."""
+    service = client(serving={"requests_per_minute": 0}).service
+    with listening(create_app(service)) as url:
+        known = httpx.post(f"{url}/search", json={"query": "tower"}, timeout=20).json()
+
+        def named(case: Any) -> None:
+            case.body["request_id"] = known["request_id"]
+
+        (feedback,) = (found.ok() for found in schemathesis.openapi.from_url(f"{url}/openapi.json").include(path="/feedback").get_all_operations())
+        assert 201 in statuses(feedback, GenerationMode.POSITIVE, named)
+        assert 404 in statuses(feedback, GenerationMode.POSITIVE)  # the generated id names none
 
 
 def test_what_the_description_does_not_allow_is_refused(schema: Any) -> None:
