@@ -72,6 +72,15 @@ class Cells:
         return json.loads(text)["value"]
 
 
+def side_by_side(gib: float, device: str = "cpu") -> int:
+    """How many cells of ``gib`` GiB to compute at once: one a thread that torch may use, within half of the free memory; on a GPU one."""
+    import psutil
+    import torch
+
+    fitting = int(psutil.virtual_memory().available / 2**31 / gib)
+    return max(1, min(torch.get_num_threads(), fitting)) if device == "cpu" else 1
+
+
 def _computed(cells: Sequence[tuple[int, Cell]], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
     if workers < 2:
         for place, cell in cells:

@@ -24,7 +24,7 @@ from curriculum.adaptation.settings import AdapterSettings
 from curriculum.adaptation.sweep_settings import SweepSettings
 from curriculum.adaptation.text import token_blocks
 from curriculum.adaptation.training import train
-from curriculum.cells import Cells
+from curriculum.cells import Cell, Cells, side_by_side
 from curriculum.corpora.sides import Sides, overlap
 from curriculum.evaluation.statistics import PairedComparison, paired_bootstrap
 from curriculum.plots import draw
@@ -104,15 +104,19 @@ def adapter_sweep(
     rows, reference = rows_of(settings)
     bench = _Bench(folder, domains, general, settings, device, precision)
     cells, known = Cells(checkpoints, progress), [bench.digest(), [i.digest for i in identities]]
-    fits = {}
     base = cells.get("base", known, lambda: {"losses": bench.measure(bench.load())})["losses"]
-    for domain in domains:
-        for row in rows:
-            for at in range(seed, seed + (settings.reference_seeds if row == reference else 1)):
-                name = f"{domain} {row.name}, seed {at}"
-                fit = cells.get(name, known, lambda d=domain, r=row, s=at: bench.fit(d, r, s, checkpoints / "training", progress))
-                fits[domain, row.name, at] = fit
-                progress(f"{name}: {math.expm1(np.mean(fit['losses'][domain]) - np.mean(base[domain])):+.1%} perplexity in {fit['seconds']:.0f} s")
+    plan = [(d, row, at) for d in domains for row in rows for at in range(seed, seed + (settings.reference_seeds if row == reference else 1))]
+    workers, fits = side_by_side(2.0, device), {}
+    steps = progress if workers == 1 else (lambda line: None)
+    wanted = [
+        Cell(f"{d} {row.name}, seed {at}", known, bench.fit, (d, row, at, checkpoints / f"training-{d}-{row.name}-{at}", steps))
+        for d, row, at in plan
+    ]
+    for place, fit in cells.get_all(wanted, workers):
+        domain, row, at = plan[place]
+        fits[domain, row.name, at] = fit
+        change = math.expm1(np.mean(fit["losses"][domain]) - np.mean(base[domain]))
+        progress(f"{wanted[place].name}: {change:+.1%} perplexity in {fit['seconds']:.0f} s")
     runs = Runs(base, fits, rows, reference, list(domains), seed)
     table = rows_table(runs, bench)
     return StudyResult(

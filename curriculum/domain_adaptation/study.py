@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from curriculum.adaptation.model import load_tokenizer
-from curriculum.cells import Cells
+from curriculum.cells import Cell, Cells, side_by_side
 from curriculum.corpora.sides import Sides
 from curriculum.domain_adaptation.runs import ARMS, Bench, run_chain
 from curriculum.domain_adaptation.settings import DomainAdaptationSettings
@@ -80,23 +81,36 @@ def domain_adaptation_study(
     """
     texts = material(domain, labelled, general, load_tokenizer(folder), settings)
     bench = Bench(folder, texts, settings, device, precision, checkpoints / "training", progress)
-    cells, known, seeds = Cells(checkpoints, progress), _known(bench, identities), list(range(seed, seed + settings.seeds))
-    found: dict[int, dict[str, Any]] = {}
-    for at in seeds:
-        found[at] = {}
-        for chain in CHAINS:
-            start = seed if chain == ("none",) else at
-            name = f"{' then '.join(chain)}, seed {start}"
-            runs = cells.get(name, known, lambda c=chain, s=start: run_chain(bench, c, s))
-            found[at] |= runs
-            for arm, run in runs.items():
-                progress(f"{arm}, seed {at}: " + ", ".join(f"{text} {np.mean(run['losses'][text]):.3f}" for text in TEXTS) + " nats a token")
+    seeds = list(range(seed, seed + settings.seeds))
+    found = _run(bench, _known(bench, identities), seeds)
     results = Results(found, texts.labelled)
     return StudyResult(
         study="domain_adaptation_study", settings=settings.model_dump(mode="json"), identities=identities, seeds=seeds, remarks=REMARKS,
         metrics=[*_quality(results), *_changes(results), *_control(results), _overlap(texts)],
         per_example=_per_example(results), tables={"arms": arms_table(results), "labels": _labels(texts)}, plots=_plots(results),
     )  # fmt: skip
+
+
+def _run(bench: Bench, known: list[Any], seeds: list[int]) -> dict[int, dict[str, Any]]:
+    """Every chain of arms under every seed: seed -> arm -> what was measured. The base is measured once and stands under all."""
+    chains = [(chain, at) for at in seeds for chain in CHAINS if chain != ("none",) or at == seeds[0]]
+    workers = side_by_side(3.0, bench.device)
+    wanted = [
+        Cell(f"{' then '.join(chain)}, seed {at}", known, run_chain, (_alone(bench, at, quiet=workers > 1), chain, at)) for chain, at in chains
+    ]
+    found: dict[int, dict[str, Any]] = {at: {} for at in seeds}
+    for place, runs in Cells(bench.checkpoints.parent, bench.progress).get_all(wanted, workers):
+        chain, at = chains[place]
+        for seed in seeds if chain == ("none",) else [at]:
+            found[seed] |= runs
+        for arm, run in runs.items():
+            bench.progress(f"{arm}, seed {at}: " + ", ".join(f"{text} {np.mean(run['losses'][text]):.3f}" for text in TEXTS) + " nats a token")
+    return found
+
+
+def _alone(bench: Bench, seed: int, *, quiet: bool) -> Bench:
+    """The bench of one seed, whose chains run beside those of the others; steps are only reported where they run here."""
+    return replace(bench, checkpoints=bench.checkpoints / str(seed), progress=(lambda line: None) if quiet else bench.progress)
 
 
 def _known(bench: Bench, identities: list[Identity]) -> list[Any]:

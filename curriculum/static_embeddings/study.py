@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from curriculum.cells import Cell, Cells
+from curriculum.cells import Cell, Cells, side_by_side
 from curriculum.results import StudyResult
 from curriculum.static_embeddings.models import TRAININGS, Trained, shuffled, train
 from curriculum.static_embeddings.parity import parity_metrics
@@ -63,7 +63,7 @@ def static_embeddings_study(
     wanted = [Cell(f"{t}, seed {n}", key, _cell, (t, task, settings, n)) for n in seeds for t in TRAININGS]
     wanted.append(Cell("control: shuffled text", key, _control, (task, settings, seed)))
     made: dict[int, dict[str, Any]] = {}
-    for place, cell in cells.get_all(wanted, torch.get_num_threads()):
+    for place, cell in cells.get_all(wanted, side_by_side(0.8)):
         made[place] = cell
         cells.progress(f"{len(made)}/{len(wanted)} {wanted[place].name}")
     *trained, control = (made[place] for place in range(len(wanted)))

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from curriculum.artifacts import DirectoryArtifact
-from curriculum.cells import Cell, Cells
+from curriculum.cells import Cell, Cells, side_by_side
 from curriculum.evaluation.statistics import bootstrap_mean, mean_interval, paired_bootstrap
 from curriculum.results import Metric, StudyResult
 from curriculum.storage import digest_of
@@ -102,7 +101,7 @@ def run_cells(
             if own not in wanted:
                 wanted[own] = Cell(row.label, key, train_cell, (text, row, settings, seed, checkpoints / f"training-{own[:20]}"))
     names, found = list(wanted), {}
-    for done, (place, cell) in enumerate(Cells(checkpoints, progress).get_all(list(wanted.values()), torch.get_num_threads()), 1):
+    for done, (place, cell) in enumerate(Cells(checkpoints, progress).get_all(list(wanted.values()), side_by_side(0.8)), 1):
         found |= dict.fromkeys(users[names[place]], cell)
         label, seed = users[names[place]][0]
         progress(f"{done}/{len(names)} {label}, seed {seed}: {np.mean(cell['nats']):.3f} nats a token in {cell['seconds']:.0f} s")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from curriculum.artifacts import DirectoryArtifact
-from curriculum.cells import Cell, Cells
+from curriculum.cells import Cell, Cells, side_by_side
 from curriculum.errors import DataError
 from curriculum.evaluation.statistics import bootstrap_mean
 from curriculum.plots import draw
@@ -143,7 +142,7 @@ def family_study(
         for name, run in runs
     ]
     trained: dict[int, dict[str, Any]] = {}
-    for place, cell in Cells(checkpoints, progress).get_all(wanted, torch.get_num_threads()):
+    for place, cell in Cells(checkpoints, progress).get_all(wanted, side_by_side(0.8)):
         trained[place] = cell
         progress(f"{len(trained)}/{len(runs)} {wanted[place].name}: {np.mean(cell['nats']) / math.log(2):.3f} bits a target")
     found = {run: trained[place] for place, run in enumerate(runs)}

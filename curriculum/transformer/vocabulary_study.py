@@ -20,7 +20,7 @@ import torch
 from tokenizers import Tokenizer
 
 from curriculum.artifacts import DirectoryArtifact
-from curriculum.cells import Cell, Cells
+from curriculum.cells import Cell, Cells, side_by_side
 from curriculum.errors import DataError
 from curriculum.evaluation.statistics import mean_interval
 from curriculum.plots import draw
@@ -137,7 +137,7 @@ def vocabulary_study(
         for size, run in runs
     ]
     rows: dict[tuple[int, int], dict[str, Any]] = {}
-    for place, found in Cells(checkpoints, progress).get_all(wanted, torch.get_num_threads()):
+    for place, found in Cells(checkpoints, progress).get_all(wanted, side_by_side(0.8)):
         size, run = runs[place]
         rows[size, run] = {"vocabulary": packs[size].vocab_size, "seed": run, **found}
         progress(f"{len(rows)}/{len(runs)} {wanted[place].name}: {found['bits_per_byte']:.3f} bits a byte in {found['seconds']:.0f} s")
