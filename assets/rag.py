@@ -113,7 +113,7 @@ def abstention_study(
     dev = answer_questions(questions, passages, pipeline, asked, cells=cells, progress=lab.progress, seed=lab.seed)
     return abstention_study(
         dev, rag_answers, lab.settings, verifier_threshold=pipeline.verifier.threshold, seed=lab.seed, chosen_on=asked.split,
-        calibrated_for=answered_by(lab.profile.rag, lab.versions, lab.pinned(lab.profile.generator.model)),
+        calibrated_for=answered_by(lab.profile.rag, lab.versions, lambda: lab.pinned(lab.profile.generator.model)),
     )  # fmt: skip
 
 

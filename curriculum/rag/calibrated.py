@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _FILE = "threshold.json"
 PARTS = ("promoted_index", "promoted_reranker", "promoted_verifier")  # and the reader, where it answers
-SEARCH = "search"  # which settings it follows: the profile's, or a version of promoted ones
 
 
 class Calibrated(BaseModel):
@@ -32,14 +31,15 @@ class Calibrated(BaseModel):
     calibrated_for: dict[str, str] = Field(description="what answered: promoted versions, and the settings that decide on the answer")
 
 
-def answered_by(rag: RagSettings, versions: Mapping[str, str], generator: str, search: str = "profile") -> dict[str, str]:
+def answered_by(rag: RagSettings, versions: Mapping[str, str], generator: Callable[[], str], search: str = "profile") -> dict[str, str]:
     """What the support of an answer depends on: of ``versions`` (by asset) those that answer under ``rag``, and its settings.
 
-    ``generator`` is the generator's model, where it is a promoted one with its version; ``search`` the promoted search settings in force.
+    ``generator`` is asked, where one answers, for its model, a promoted one with its version; ``search`` is the promoted search settings
+    in force.
     """
     names = [*PARTS, "promoted_reader"] if rag.answerer == "reader" else PARTS
-    written = {} if rag.answerer == "reader" else {"generator": generator, "max_new_tokens": rag.max_new_tokens, "passage_words": rag.passage_words}
-    settings = {"collection": rag.collection, "answerer": rag.answerer, "contexts": rag.contexts, "depth": rag.depth, **written, SEARCH: search}
+    written = {} if rag.answerer == "reader" else {"generator": generator(), "max_new_tokens": rag.max_new_tokens, "passage_words": rag.passage_words}
+    settings = {"collection": rag.collection, "answerer": rag.answerer, "contexts": rag.contexts, "depth": rag.depth, **written, "search": search}
     return {name: versions[name] for name in names if name in versions} | {name: str(value) for name, value in settings.items()}
 
 
@@ -48,7 +48,7 @@ def unlike(calibrated_for: Mapping[str, str], served: Mapping[str, str]) -> str:
     for name in sorted(calibrated_for.keys() | served.keys()):
         before, now = calibrated_for.get(name, "none"), served.get(name, "none")
         if before != now:
-            return f"it was calibrated for {name} {before}, and {now} answers; run `curriculum run --job rag` to calibrate it anew"
+            return f"it was calibrated for {name} {before}, and the service has {now}; run `curriculum run --job rag` to calibrate it anew"
     return ""
 
 
