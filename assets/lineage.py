@@ -6,7 +6,7 @@ atomically, checkpoints that survive a kill, metering, and the record of the run
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,7 +38,7 @@ PROFILE_TAG = "curriculum/profile"  # of a run: the profile that whoever asked f
 
 @dataclass(frozen=True)
 class Lab:
-    """What an asset body may use beside its inputs."""
+    """What an asset body may use beside its inputs. ``versions`` are those of its inputs, by asset."""
 
     settings: Any
     profile: Any
@@ -47,6 +47,7 @@ class Lab:
     device: str
     progress: Callable[[str], None]
     resources: Any
+    versions: Mapping[str, str]
     partition: str = ""
 
     @property
@@ -230,7 +231,7 @@ def _materialise(job: _Job, partition: str) -> Stored:
     lab: Lab | None = None
     try:
         with _session(job, asset) as session, store.staging(asset) as staged:
-            lab = _lab(job, asset, partition, staged, store.checkpoints(asset, key), session)
+            lab = _lab(job, asset, partition, staged, store.checkpoints(asset, key), session, made_from)
             value = job.body(lab, **job.values)
             session.check()  # before anything is published
             return Stored(_publish(job, asset, store, staged, value, session.cost, key, inputs, made_from))
@@ -246,7 +247,9 @@ def _session(job: _Job, asset: str) -> AbstractContextManager[Session]:
     return context.resources.compute.session(holder=context.run_id, progress=lambda line: context.log.info("%s: %s", asset, line))
 
 
-def _lab(job: _Job, asset: str, partition: str, out: Path, checkpoints: Path, session: Session) -> Lab:
+def _lab(
+    job: _Job, asset: str, partition: str, out: Path, checkpoints: Path, session: Session, versions: Mapping[str, str]
+) -> Lab:
     resources = job.context.resources
     profile = resources.settings.value
 
@@ -262,6 +265,7 @@ def _lab(job: _Job, asset: str, partition: str, out: Path, checkpoints: Path, se
         device=resolve_device(profile.compute.device),
         progress=progress,
         resources=resources,
+        versions=versions,
         partition=partition,
     )
 

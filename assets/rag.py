@@ -9,7 +9,7 @@ from assets.lineage import Lab, lineage_asset
 if TYPE_CHECKING:
     import pandas as pd
 
-    from curriculum.artifacts import IndexArtifact, ModelArtifact
+    from curriculum.artifacts import DirectoryArtifact, IndexArtifact, ModelArtifact
     from curriculum.results import StudyResult
 
 
@@ -99,18 +99,30 @@ def abstention_study(
     from curriculum.cells import Cells
     from curriculum.rag.answering import answer_questions
     from curriculum.rag.assembly import build_pipeline
+    from curriculum.rag.calibrated import answered_by
     from curriculum.rag.questions import asked_questions
-    from curriculum.rag.selective import abstention_study
+    from curriculum.rag.selective import abstention_study, calibration_questions
 
     parts = (promoted_index, promoted_reranker, promoted_verifier, promoted_reader)
     pipeline = build_pipeline(
         *parts, lab.profile.rag, lab.profile.retrieval, model=lab.model, generator=lab.generator, device=lab.device, seed=lab.seed
     )
-    asked = lab.profile.rag.model_copy(update={"split": "dev", "max_questions": lab.settings.dev_questions})
-    questions = asked_questions(notes_questions, asked, lab.profile.retrieval, lab.dataset)
+    known = asked_questions(notes_questions, lab.profile.rag, lab.profile.retrieval, lab.dataset)
+    questions, asked = calibration_questions(known, rag_answers["question_id"], lab.profile.rag, lab.settings.dev_questions)
     cells = Cells(lab.checkpoints, lab.progress)
     dev = answer_questions(questions, passages, pipeline, asked, cells=cells, progress=lab.progress, seed=lab.seed)
-    return abstention_study(dev, rag_answers, lab.settings, verifier_threshold=pipeline.verifier.threshold, seed=lab.seed)
+    return abstention_study(
+        dev, rag_answers, lab.settings, verifier_threshold=pipeline.verifier.threshold, seed=lab.seed, chosen_on=asked.split,
+        calibrated_for=answered_by(lab.profile.rag, lab.versions, lambda: lab.pinned(lab.profile.generator.model)),
+    )  # fmt: skip
+
+
+@lineage_asset(group="rag", kinds={"json"}, topics=("answer_generation",), deep=True)
+def abstention_threshold(lab: Lab, abstention_study: StudyResult) -> DirectoryArtifact:
+    """The support that the study chose, as JSON with what it was calibrated for: a candidate for what the service abstains below."""
+    from curriculum.rag.calibrated import write_calibrated
+
+    return write_calibrated(abstention_study, lab.out)
 
 
 @lineage_asset(group="rag", kinds={"ragas"}, settings="rag", topics=("answer_generation", "faithfulness"), pool="gpu")

@@ -1,6 +1,6 @@
 """Checks and promotion: every bar becomes one asset check, and a candidate is promoted only past its gate."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -112,23 +112,27 @@ def promotion(
     description: str,
     measured: tuple[str, ...] = (),
     deep: bool = False,
+    bars: Mapping[str, Bar] | None = None,
 ) -> dg.AssetsDefinition:
     """An asset that points at ``candidate``'s version once the latest ``checks`` on ``evidence`` passed for that version.
 
     ``measured`` names what the evidence measured, where that is the candidate's parts rather than the candidate itself.
     A candidate that is a ``deep`` asset is promoted outside the lineage's job too.
 
+    ``bars`` are a gate besides, whose checks only warn: not to be promoted is then an outcome like another. They are judged here, for
+    nothing waits for such a check. Where one is missed the log says so, what is promoted stays, and the run goes on.
+
     A failed check does not un-make an asset, and a later run of a downstream asset alone goes ahead; so the gate is read
     again here, from the instance, and refuses unless it passed on this very candidate.
     """
-    names = sorted(checks)
+    names, warning = sorted(checks), dict(bars or {})
 
     @dg.asset(
         name=name, group_name=group, description=description, kinds={"gate"}, owners=OWNERS,
         deps=[dg.AssetKey(candidate), dg.AssetKey(evidence)], required_resource_keys=RESOURCES, automation_condition=PROMOTE,
-        tags=DEEP if deep else {},
+        tags=DEEP if deep else {}, output_required=not warning,
     )
-    def promote(context: dg.AssetExecutionContext) -> dg.Output:
+    def promote(context: dg.AssetExecutionContext) -> Iterator[dg.Output]:
         store = context.resources.artifacts.store()
         made, report = store.manifest(candidate), store.manifest(evidence)
         if made is None or report is None:
@@ -138,12 +142,18 @@ def promotion(
         other = derived != report.digest if derived else any(report.inputs.get(part) != digest for part, digest in parts.items())
         if other:
             raise UserError(f"'{name}' refused: the latest '{evidence}' measured another version of '{candidate}'; run it again")
-        _require_passed(context, name, evidence, names)
+        missed = [found.reason for found in (judge_stored(bar, store) for bar in warning.values()) if found.verdict is not Verdict.PASSED]
+        if missed:
+            context.log.warning("'%s' refused, and stays as it is: %s", name, "; ".join(missed))
+            return
+        if names or not warning:
+            _require_passed(context, name, evidence, names)
         current = _served(store, name)
         if current is not None and current.target and current.target["digest"] == made.digest:
-            return dg.Output(Stored(current, reused=True))
-        facts = {**made.facts, "promoted_by": f"{evidence}@{report.version}", "gate": names}
-        return dg.Output(Stored(store.refer(name, made, facts)))
+            yield dg.Output(Stored(current, reused=True))
+            return
+        facts = {**made.facts, "promoted_by": f"{evidence}@{report.version}", "gate": [*names, *warning]}
+        yield dg.Output(Stored(store.refer(name, made, facts)))
 
     return promote
 

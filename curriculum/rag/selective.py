@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from curriculum.errors import DataError
-from curriculum.evaluation.statistics import clopper_pearson, clopper_pearson_upper
+from curriculum.evaluation.statistics import bootstrap_mean, clopper_pearson, clopper_pearson_upper
 from curriculum.plots import draw
-from curriculum.rag.report import UNANSWERABLE
-from curriculum.rag.settings import AbstentionSettings
+from curriculum.rag.report import ANSWERABLE, UNANSWERABLE
+from curriculum.rag.settings import AbstentionSettings, RagSettings
 from curriculum.rag.sources import is_right
+from curriculum.reading.metrics import f1
 from curriculum.results import Metric, StudyResult
 
 if TYPE_CHECKING:
@@ -21,20 +23,39 @@ if TYPE_CHECKING:
 NEVER = float("inf")  # the threshold that nothing reaches
 
 
-def losses(answers: pd.DataFrame) -> pd.DataFrame:
-    """``support`` and ``wrong`` (1.0 or 0.0) of every question of ``answers``; without a draft support is NaN and wrong 0.
+def calibration_questions(
+    questions: pd.DataFrame, asked: Iterable[str], rag: RagSettings, wanted: int
+) -> tuple[pd.DataFrame, RagSettings]:
+    """The questions on which the threshold is chosen, and the settings that sample ``wanted`` of them.
 
-    A draft to a question that has no answer is wrong, whatever it says.
+    They are those of split dev; where the collection has none, those of ``rag.split`` that were not ``asked`` (ids).
+
+    Raises:
+        DataError: none is left.
+    """
+    split = "dev" if (questions["split"] == "dev").any() else rag.split
+    rest = questions[(questions["split"] == split) & ~questions["question_id"].isin(list(asked))]
+    if rest.empty:
+        raise DataError(f"'{rag.collection}' has no questions but those that rag_answers asked: add dev ones, or lower rag.max_questions")
+    return rest, rag.model_copy(update={"split": split, "max_questions": wanted})
+
+
+def losses(answers: pd.DataFrame) -> pd.DataFrame:
+    """``support``, ``wrong`` (1.0 or 0.0) and ``f1`` of every question of ``answers``; without a draft support is NaN and wrong 0.
+
+    A draft to a question that has no answer is wrong, whatever it says; ``f1`` is the draft's, NaN but for answerable questions.
     """
     wrong = [
         float(bool(row.draft) and (row.kind in UNANSWERABLE or not is_right(row.draft, row.gold))) for row in answers.itertuples()
     ]
-    return pd.DataFrame({"support": answers["support"].where(answers["draft"] != "").astype(float).to_numpy(), "wrong": wrong})
+    scored = [f1(row.draft, list(row.gold)) if row.kind in ANSWERABLE else float("nan") for row in answers.itertuples()]
+    support = answers["support"].where(answers["draft"] != "").astype(float).to_numpy()
+    return pd.DataFrame({"support": support, "wrong": wrong, "f1": scored})
 
 
 def risk_coverage(rows: pd.DataFrame) -> pd.DataFrame:
     """The curve of ``rows`` (:func:`losses`): one point a distinct support, ``coverage`` over all questions and ``risk`` among the answered."""
-    drafted = rows.dropna().sort_values("support", ascending=False, kind="stable")
+    drafted = rows.dropna(subset="support").sort_values("support", ascending=False, kind="stable")
     table = pd.DataFrame(
         {
             "threshold": drafted["support"], "answered": np.arange(1, len(drafted) + 1), "errors": drafted["wrong"].cumsum(),
@@ -48,7 +69,7 @@ def aurc(rows: pd.DataFrame) -> float:
 
     A support that tells nothing has, on average, the share of wrong drafts.
     """
-    drafted = rows.dropna()
+    drafted = rows.dropna(subset="support")
     expected = drafted["wrong"].groupby(drafted["support"]).transform("mean")  # within a tie any order is as good
     order = np.argsort(-drafted["support"].to_numpy(), kind="stable")
     return float((np.cumsum(expected.to_numpy()[order]) / np.arange(1, len(drafted) + 1)).mean())
@@ -73,13 +94,16 @@ def choose_threshold(rows: pd.DataFrame, settings: AbstentionSettings) -> float:
 
 
 def abstention_study(
-    dev: pd.DataFrame, test: pd.DataFrame, settings: AbstentionSettings, *, verifier_threshold: float, seed: int = 0
-) -> StudyResult:
+    dev: pd.DataFrame, test: pd.DataFrame, settings: AbstentionSettings, *, verifier_threshold: float, seed: int = 0,
+    chosen_on: str = "dev", calibrated_for: Mapping[str, str] | None = None,
+) -> StudyResult:  # fmt: skip
     """Choose the threshold on the answers of ``dev``, and measure risk and coverage on those of ``test``.
 
     ``aurc_gain`` is how far the area under the risk-coverage curve lies below the share of wrong drafts, with its bootstrap interval
-    over questions: above zero, support knows right from wrong. ``risk`` and ``coverage`` are at the chosen threshold, ``__verifier``
-    at the verifier's own, ``__always`` with every draft given out. Risk is NaN where nothing is answered.
+    over questions: above zero, support knows right from wrong. ``risk``, ``coverage`` (the answer rate) and ``answer_f1`` (over
+    answerable questions, an abstention counting 0) are at the chosen threshold, ``__verifier`` at the verifier's own, ``__always``
+    with every draft given out. Risk is NaN where nothing is answered. ``chosen_on`` is the split of ``dev``,
+    ``calibrated_for`` what answered (:func:`curriculum.rag.calibrated.answered_by`).
 
     Raises:
         DataError: a side has no draft.
@@ -90,29 +114,33 @@ def abstention_study(
             raise DataError(f"no {name} question got a draft; there is nothing to withhold")
     chosen, measured = choose_threshold(sides["dev"], settings), sides["test"]
     thresholds = {"": chosen, "__verifier": verifier_threshold, "__always": -NEVER}
-    metrics = [metric for suffix, threshold in thresholds.items() for metric in _at(measured, threshold, suffix)]
+    metrics = [metric for suffix, threshold in thresholds.items() for metric in _at(measured, threshold, suffix, seed)]
     risk = next(metric for metric in metrics if metric.name == "risk")
     metrics += [Metric(name="aurc", value=aurc(measured), n=len(measured), higher_is_better=False), _gain(measured, settings, seed)]
     metrics.append(Metric(name="threshold", value=chosen, n=len(sides["dev"])))
     metrics.append(Metric(name="risk_over_target", value=risk.value - settings.target_risk, n=risk.n, higher_is_better=False))
     curves = {name: risk_coverage(rows) for name, rows in sides.items()}
     return StudyResult(
-        study="abstention_study", metrics=metrics, settings=settings.model_dump(mode="json"), seeds=[seed],
-        remarks=_remarks(chosen, settings, metrics),
+        study="abstention_study", metrics=metrics, seeds=[seed],
+        settings={**settings.model_dump(mode="json"), "calibrated_for": dict(calibrated_for or {})},
+        remarks=_remarks(chosen, settings, metrics, f"{len(dev)} questions of split {chosen_on}"),
         per_example=measured.assign(example_id=test["question_id"].to_numpy(), kind=test["kind"].to_numpy()),
         tables={f"curve_{name}": curve for name, curve in curves.items()}, plots={"risk_coverage": _plot(curves, settings, chosen)},
     )  # fmt: skip
 
 
-def _at(rows: pd.DataFrame, threshold: float, suffix: str) -> list[Metric]:
-    answered = rows[rows["support"] >= threshold]
+def _at(rows: pd.DataFrame, threshold: float, suffix: str, seed: int) -> list[Metric]:
+    given = rows["support"] >= threshold
+    answered, scored = rows[given], rows["f1"].where(given, 0.0)[rows["f1"].notna()].to_numpy()
     n, errors = len(answered), int(answered["wrong"].sum())
     low, high = clopper_pearson(errors, n) if n else (None, None)
     covered = clopper_pearson(n, len(rows))
     risk = errors / n if n else float("nan")
+    f1_low, f1_high = bootstrap_mean(scored, seed=seed) if scored.size else (None, None)
     return [
         Metric(name=f"risk{suffix}", value=risk, n=n, low=low, high=high, higher_is_better=False),
         Metric(name=f"coverage{suffix}", value=n / len(rows), n=len(rows), low=covered[0], high=covered[1]),
+        Metric(name=f"answer_f1{suffix}", value=float(scored.mean()) if scored.size else float("nan"), n=scored.size, low=f1_low, high=f1_high),
     ]
 
 
@@ -120,7 +148,7 @@ def _gain(rows: pd.DataFrame, settings: AbstentionSettings, seed: int) -> Metric
     def gain(drawn: pd.DataFrame) -> float:
         return float(drawn["wrong"].mean()) - aurc(drawn)
 
-    drafted, rng = rows.dropna().reset_index(drop=True), np.random.default_rng(seed)
+    drafted, rng = rows.dropna(subset="support").reset_index(drop=True), np.random.default_rng(seed)
     found = [gain(drafted.iloc[rng.integers(len(drafted), size=len(drafted))]) for _ in range(settings.resamples)]
     low, high = np.percentile(found, [2.5, 97.5])
     return Metric(name="aurc_gain", value=gain(drafted), n=len(drafted), low=float(low), high=float(high))
@@ -139,9 +167,10 @@ def _plot(curves: dict[str, pd.DataFrame], settings: AbstentionSettings, chosen:
     return draw(paint, title="Risk against coverage", x="share of questions answered", y="wrong among the answered")
 
 
-def _remarks(chosen: float, settings: AbstentionSettings, metrics: list[Metric]) -> list[str]:
+def _remarks(chosen: float, settings: AbstentionSettings, metrics: list[Metric], dev: str) -> list[str]:
     named = {m.name: m for m in metrics}
     always = f"Giving out every draft, {named['risk__always'].text()} of the answers are wrong."
     if chosen == NEVER:
-        return [always, f"No threshold keeps the risk at or below {settings.target_risk} on dev: by this target, nothing may be answered."]
-    return [always, f"Chosen on dev: support_threshold {chosen:.4f}. On test: risk {named['risk'].text()} at coverage {named['coverage'].text()}."]
+        return [always, f"No threshold keeps the risk at or below {settings.target_risk} on {dev}: by this target, nothing may be answered."]
+    at = f"risk {named['risk'].text()}, coverage {named['coverage'].text()}, F1 {named['answer_f1'].text()} of {named['answer_f1__always'].text()}"
+    return [always, f"Chosen on {dev}: support_threshold {chosen:.4f}. On test: {at}."]

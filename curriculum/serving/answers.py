@@ -116,6 +116,24 @@ def answer(bundle: Bundle, question: str, shown: Sequence[str], *, withhold: boo
             index += 1
 
 
+def weakest(said: Sequence[Sentence]) -> float | None:
+    """The support of an answer: its weakest sentence's; None where it has none."""
+    return min((sentence.support for sentence in said), default=None)
+
+
+def below(said: Sequence[Sentence], threshold: float | None) -> bool:
+    """Whether an answer has less support than the ``threshold`` of abstention, where there is one, asks for."""
+    support = weakest(said)
+    return threshold is not None and support is not None and support < threshold
+
+
+def decided(said: Sequence[Sentence], threshold: float | None) -> list[Sentence]:
+    """The sentences of an answer, all of them withheld where it is :func:`below`: the threshold's risk was measured on whole answers."""
+    if not below(said, threshold):
+        return list(said)
+    return [sentence.model_copy(update={"text": "", "withheld": True, "citations": []}) for sentence in said]
+
+
 def _timed(pieces: Iterator[str], clock: Clock) -> Iterator[str]:
     """``pieces``, their time counted as that of the stage ``write``; closed with this."""
     try:

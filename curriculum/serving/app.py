@@ -28,8 +28,8 @@ REFUSALS = {
     503: "too many requests wait for the models", 504: "it took too long",
 }  # fmt: skip
 EVENTS = (
-    "Server-sent events: `passages` (a Found: what the answer is written from), then each `sentence` as soon as it is verified (a Sentence), "
-    "then `done` (an Answered), or `error` (a Problem) where it failed half-way."
+    "Server-sent events: `passages` (a Found: what the answer is written from), then each `sentence` as soon as it is verified (a Sentence; "
+    "all together at the end where an abstention threshold is in force), then `done` (an Answered), or `error` (a Problem) where it failed half-way."
 )
 
 EVENT = {
@@ -151,8 +151,8 @@ def _state(service: Service) -> APIRouter:
         """What is served, and what keeps a newer version from being served."""
         served = service.served
         return Health(
-            status="ok", profile=service.profile, versions=dict(served.bundle.versions), search=served.bundle.setting, since=served.since,
-            swaps=served.swaps, problem=served.problem,
+            status="ok", profile=service.profile, versions=dict(served.bundle.versions), search=served.bundle.setting,
+            abstention=served.bundle.abstention, since=served.since, swaps=served.swaps, problem=served.problem,
         )  # fmt: skip
 
     return routes

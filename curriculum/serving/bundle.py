@@ -16,14 +16,25 @@ from curriculum.grounding.verifier import SupportVerifier
 from curriculum.hardware import resolve_device
 from curriculum.ingest.parts import read_batches
 from curriculum.rag.assembly import build_reader
+from curriculum.rag.calibrated import read_calibrated
 from curriculum.reranking.reranker import Reranker
 from curriculum.retrieval.dense import Encoder
 from curriculum.retrieval.hybrid import HybridRetriever, leg_weights
 from curriculum.search_tuning.chosen import read_chosen
 from curriculum.search_tuning.settings import SearchSetting
 from curriculum.serving.passages import SHOWN, Passages, Texts
-from curriculum.serving.promoted import TUNED, collection_of, index_asset, misfit, passage_words_of, promoted_versions
+from curriculum.serving.promoted import (
+    CALIBRATED,
+    TUNED,
+    collection_of,
+    index_asset,
+    miscalibrated,
+    misfit,
+    passage_words_of,
+    promoted_versions,
+)
 from curriculum.serving.quoting import QuotingAnswerer
+from curriculum.serving.schemas import Abstention
 from curriculum.sources import PROMOTED, promoted_manifest
 from curriculum.storage import ArtifactStore, Manifest, again
 
@@ -40,7 +51,7 @@ class Bundle:
     """Everything one request is answered with. A request holds it by reference until it ends, whatever is promoted meanwhile.
 
     ``collection`` is what is searched and ``setting`` how, ``passages`` are its rows by id, ``texts`` what a model reads of each,
-    ``threshold`` the support from which a sentence counts as supported.
+    ``threshold`` the support from which a sentence counts as supported, ``abstention`` that from which an answer is given out at all.
     """
 
     versions: Versions
@@ -53,6 +64,7 @@ class Bundle:
     verifier: SupportVerifier
     write: Writer
     threshold: float
+    abstention: Abstention
 
 
 class Bundles:
@@ -101,7 +113,10 @@ class Bundles:
         write = once("writer", versions.get("promoted_reader", ""), lambda: self._writer(versions))
         chosen = self._profile.rag.support_threshold
         threshold = verifier.threshold if chosen is None else chosen
-        return Bundle(dict(versions), collection, setting, passages, Texts(passages), retriever, reranker, verifier, write, threshold)
+        abstention = self._abstention(versions)
+        return Bundle(
+            dict(versions), collection, setting, passages, Texts(passages), retriever, reranker, verifier, write, threshold, abstention
+        )
 
     def _manifest(self, asset: str, version: str) -> Manifest:
         manifest = self._store.manifest(asset, version)
@@ -127,6 +142,18 @@ class Bundles:
             passage_words=passage_words_of(index, self._profile), fusion=retrieval.fusion, dense_weight=retrieval.dense_weight,
             depth=retrieval.depth, k1=bm25.get("k1", retrieval.k1), b=bm25.get("b", retrieval.b), rerank_depth=self._profile.rag.depth,
         )  # fmt: skip
+
+    def _abstention(self, versions: Versions) -> Abstention:
+        """From which support an answer is given out: the promoted threshold where ``versions`` has it, else none."""
+        if CALIBRATED in versions:
+            made = read_calibrated(self._path(CALIBRATED, versions))
+            return Abstention(threshold=made.threshold, target_risk=made.target_risk)
+        other = self._store.manifest(CALIBRATED)
+        if other is None or not self._profile.serving.abstain:
+            return Abstention()
+        reason = f"{CALIBRATED} {other.version} is not applied: {miscalibrated(other, self._store, self._profile, versions)}"
+        _log.warning(reason)
+        return Abstention(not_applied=reason)
 
     def _retriever(self, promoted: Manifest, collection: str, setting: SearchSetting) -> HybridRetriever:
         """Both indexes, and the encoder that the dense one was built by, whatever the profile says by now."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from curriculum.errors import UserError
+from curriculum.rag.calibrated import answered_by, unlike
+from curriculum.sources import PROMOTED, promoted_manifest
 from curriculum.storage import ArtifactStore, Manifest
 
 if TYPE_CHECKING:
     from curriculum.profile import Profile
 
-OWN_INDEX, TUNED = "promoted_own_corpus_index", "promoted_search_settings"
+OWN_INDEX, TUNED, CALIBRATED = "promoted_own_corpus_index", "promoted_search_settings", "promoted_abstention"
 
 
 def index_asset(profile: Profile) -> str:
@@ -19,7 +22,8 @@ def index_asset(profile: Profile) -> str:
 
 
 def promoted_versions(store: ArtifactStore, profile: Profile) -> dict[str, str]:
-    """The promoted versions in force of what answers under ``profile``, by asset; tuned search settings where they fit the index.
+    """The promoted versions in force of what answers under ``profile``, by asset; tuned search settings where they fit the index,
+    and the threshold of abstention where it was calibrated for all of these.
 
     Raises:
         UserError: one that is needed was never promoted; the message names the command that does it.
@@ -38,7 +42,11 @@ def promoted_versions(store: ArtifactStore, profile: Profile) -> dict[str, str]:
     tuned, searched = store.manifest(TUNED) if profile.serving.tuned_search else None, found[index]
     if tuned is not None and searched is not None and not misfit(tuned, searched, profile):
         found[TUNED] = tuned
-    return {name: manifest.version for name, manifest in found.items() if manifest is not None}
+    versions = {name: manifest.version for name, manifest in found.items() if manifest is not None}
+    calibrated = store.manifest(CALIBRATED) if profile.serving.abstain else None
+    if calibrated is not None and not miscalibrated(calibrated, store, profile, versions):
+        versions[CALIBRATED] = calibrated.version
+    return versions
 
 
 def collection_of(index: Manifest, profile: Profile) -> str:
@@ -65,3 +73,16 @@ def misfit(tuned: Manifest, index: Manifest, profile: Profile) -> str:
             f"retrieval.passage_words to {tuned.facts['passage_words']} and run `curriculum run --profile {profile.name}`"
         )
     return ""
+
+
+def miscalibrated(calibrated: Manifest, store: ArtifactStore, profile: Profile, versions: Mapping[str, str]) -> str:
+    """Why the promoted threshold ``calibrated`` is not for the ``versions`` that answer under ``profile``; "" where it is.
+
+    Its risk was measured on answers of one index, reranker, verifier and answerer; what another one's support is worth is not known.
+    """
+    model = profile.generator.model
+
+    def generator() -> str:
+        return f"{model.partition('@')[0]}@{promoted_manifest(store, model).version}" if model.startswith(PROMOTED) else model
+
+    return unlike(calibrated.facts["calibrated_for"], answered_by(profile.rag, versions, generator, versions.get(TUNED, "profile")))

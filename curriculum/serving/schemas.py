@@ -61,6 +61,9 @@ class Sentence(BaseModel):
     citations: list[str] = Field(description="ids of the passages that support it, of those shown")
 
 
+Reason = Literal["no_draft", "unsupported", "below_threshold"]
+
+
 class Answered(BaseModel):
     """How an answer ended. ``abstained``: nothing was given out."""
 
@@ -68,6 +71,11 @@ class Answered(BaseModel):
     question: str
     answer: str
     abstained: bool
+    reason: Reason | None = Field(
+        description="why nothing was given out: nothing was written, no passage supports what was, or its support is below the threshold"
+    )
+    support: float | None = Field(description="that of the weakest sentence, in [0, 1]; null where nothing was written")
+    threshold: float | None = Field(description="the promoted support from which an answer is given out; null: none is in force")
     withheld: int
     unsupported: int
     citations: list[str]
@@ -93,6 +101,16 @@ class Kept(BaseModel):
     versions: dict[str, str]
 
 
+class Abstention(BaseModel):
+    """Below which support no answer is given out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    threshold: float | None = Field(None, description="that of promoted_abstention, where the versions name it; null: none is in force")
+    target_risk: float | None = Field(None, description="wrong answers among those given, at most, for which it was chosen")
+    not_applied: str = Field("", description="why a promoted threshold is not in force")
+
+
 class Health(BaseModel):
     """What is served, since when, and what kept a newer version from being served."""
 
@@ -100,6 +118,7 @@ class Health(BaseModel):
     profile: str
     versions: dict[str, str]
     search: SearchSetting = Field(description="how is searched: as promoted_search_settings say where the versions name them, else the profile")
+    abstention: Abstention
     since: str
     swaps: int
     problem: str

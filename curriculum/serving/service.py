@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from curriculum.rag.settings import RagSettings
-from curriculum.serving.answers import Clock, answer, find
+from curriculum.serving.answers import Clock, answer, below, decided, find, weakest
 from curriculum.serving.bundle import Bundle
 from curriculum.serving.feedback import FeedbackStore
 from curriculum.serving.lanes import Busy, Lane
 from curriculum.serving.metrics import Metrics
-from curriculum.serving.schemas import Answered, Found, Passage, Problem, Sentence
+from curriculum.serving.schemas import Answered, Found, Passage, Problem, Reason, Sentence
 from curriculum.serving.served import Served
 from curriculum.serving.settings import ServingSettings
 
@@ -70,14 +70,17 @@ class Service:
         return Found(request_id=request_id, query=query, passages=passages, milliseconds=clock.milliseconds, versions=dict(bundle.versions))
 
     async def ask(self, question: str) -> AsyncIterator[bytes]:
-        """The events of an answer. The passages are found, and a place in the lane is had, before this returns."""
+        """The events of an answer. The passages are found, and a place in the lane is had, before this returns.
+
+        Its sentences come as they are verified; where a threshold of abstention is in force, when all are.
+        """
         begun, clock, bundle = time.perf_counter(), Clock(), self.served.bundle
         request_id, seconds = uuid.uuid4().hex, self.settings.ask_seconds
         passages = await self.find(bundle, question, self.rag.contexts, clock, min(seconds, self.settings.search_seconds))
         if self.answers.full:
             raise HTTPException(503, BUSY, {"Retry-After": "1"})
         found = Found(request_id=request_id, query=question, passages=passages, milliseconds=dict(clock.milliseconds), versions=dict(bundle.versions))
-        ids, withhold = [p.passage_id for p in passages], self.settings.unsupported == "withhold"
+        ids, withhold, threshold = [p.passage_id for p in passages], self.settings.unsupported == "withhold", bundle.abstention.threshold
 
         async def events() -> AsyncIterator[bytes]:
             said: list[Sentence] = []
@@ -87,10 +90,15 @@ class Service:
                     yield event("passages", found)
                     async for sentence in made:
                         said.append(sentence)
-                        yield event("sentence", sentence)
+                        if threshold is None:
+                            yield event("sentence", sentence)
             except Exception as error:
                 yield event("error", Problem(detail=_failed(error, seconds)))
                 return
+            if threshold is not None:
+                said = decided(said, threshold)
+                for sentence in said:
+                    yield event("sentence", sentence)
             clock.total(begun)
             ended = _ended(request_id, question, said, clock, bundle)
             self._done("ask", request_id, question, passages, ended.answer, bundle, clock)
@@ -108,9 +116,11 @@ class Service:
 
 
 def _ended(request_id: str, question: str, said: list[Sentence], clock: Clock, bundle: Bundle) -> Answered:
-    given = [sentence for sentence in said if not sentence.withheld]
+    given, threshold = [sentence for sentence in said if not sentence.withheld], bundle.abstention.threshold
+    reason: Reason | None = None if given else "no_draft" if not said else "below_threshold" if below(said, threshold) else "unsupported"
     return Answered(
         request_id=request_id, question=question, answer=" ".join(s.text for s in given), abstained=not given,
+        reason=reason, support=weakest(said), threshold=threshold,
         withheld=len(said) - len(given), unsupported=sum(not s.supported for s in said),
         citations=list(dict.fromkeys(c for s in given for c in s.citations)), milliseconds=clock.milliseconds, versions=dict(bundle.versions),
     )  # fmt: skip

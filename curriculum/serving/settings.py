@@ -26,6 +26,7 @@ class ServingSettings(BaseModel):
     search_seconds: float = Field(20.0, gt=0, description="a search that takes longer, with its wait, is given up with 504")
     ask_seconds: float = Field(120.0, gt=0, description="likewise the answer to a question")
     tuned_search: bool = Field(True, description="search with the promoted settings of the search tuning, where they fit the index")
+    abstain: bool = Field(True, description="give no answer with less support than the promoted threshold, where that is for what answers")
     poll_seconds: float = Field(5.0, gt=0, description="how often the store is asked for newly promoted versions")
     reranker_precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16 takes a CPU with AVX-512 BF16 or AMX little more than half the time, and any other longer"

@@ -21,6 +21,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from curriculum.crossencoder.model import CrossEncoder
+from curriculum.profile import load_profile
+from curriculum.rag.settings import RagSettings
 from curriculum.reranking.reranker import Reranker
 from curriculum.serving.feedback import annotation_items
 from curriculum.storage import ArtifactStore
@@ -29,6 +31,7 @@ from pipelines.daemon import end_group
 from tests.crossencoder.tiny import tiny_bert
 from tests.retrieval.conftest import encoder_folder  # noqa: F401 - a fixture
 from tests.serving.small import make_home, profile, promote, writing
+from tests.serving.test_abstention import promote as promote_threshold
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(
     not (shutil.which("chromium") or shutil.which("google-chrome")) or not shutil.which("chromedriver"),
@@ -113,6 +116,18 @@ def search(page: Any) -> None:
     assert "<script>document.title" in page.find_element(By.ID, "passages").get_attribute("textContent")
 
 
+def abstain(page: Any, store: ArtifactStore, url: str, rag: RagSettings) -> None:
+    """Once a threshold is promoted, the same question gets no answer, and the page says why."""
+    version = promote_threshold(store, rag)
+    wait(lambda: requests.get(f"{url}/healthz", timeout=20).json()["versions"].get("promoted_abstention") == version, 60)
+    page.refresh()
+    page.find_element(By.ID, "query").send_keys("When was the red tower built?", Keys.ENTER)
+    wait(lambda: text(page, "status") == "Answer complete.")
+    said = text(page, "answer")
+    assert "I do not know: the support of what was written is 0." in said and "answers are given from 0.7000." in said
+    assert "A sentence was withheld with the whole answer." in said and "1889" not in said
+
+
 def text(page: Any, name: str) -> str:
     return str(page.find_element(By.ID, name).text)
 
@@ -141,6 +156,7 @@ def test_a_question_by_keyboard_its_citation_its_feedback_and_a_hot_swap(tmp_pat
                 return bool(answers[-1].json()["versions"]["promoted_reranker"] == "reranker-r2")
 
             wait(swapped, 60)
+            abstain(page, store, url, load_profile(str(settings)).rag)
             process.send_signal(signal.SIGINT)
             wait(lambda: process.poll() is not None)
     said = (tmp_path / "said").read_text()
