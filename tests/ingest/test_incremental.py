@@ -73,8 +73,7 @@ class Shelf:
         out, documents = self.work, self.documents()
         passages = build_passages(documents, WORDS, out / f"passages-{self.number}", **self._new("passages"))
         made = embed_corpus(passages, encoder, SETTINGS, out / f"vectors-{self.number}", identity="letters", **self._new("vectors"))
-        how = {name: value for name, value in self._new("index").items() if name != "checkpoints"}
-        index = build_index(passages, made, VectorSearchSettings(), out / f"index-{self.number}", **how)
+        index = build_index(passages, made, VectorSearchSettings(), out / f"index-{self.number}", **self._new("index"))
         self.latest |= {"passages": passages, "vectors": made, "index": index}
         return dict(self.latest)
 
