@@ -156,8 +156,9 @@ def _recoded(own: _Vectors, old: Path, new: set[str], search: VectorSearchSettin
     before = faiss.read_index(str(old / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
     coded = faiss.downcast_index(before.base_index)
     known, place = _codes_of(coded), {pid: n for n, pid in enumerate(json.loads((old / "ids.json").read_text(encoding="utf-8")))}
-    coded = faiss.clone_index(coded)
-    coded.reset()
+    empty = faiss.ArrayInvertedLists(coded.nlist, coded.code_size)  # those that are mapped from a file cannot be emptied
+    coded.replace_invlists(empty)
+    coded.ntotal = 0
     made = faiss.IndexRefineFlat(coded)
     for piece in own.pieces(np.arange(len(own.ids))):
         ids = own.ids[made.ntotal : made.ntotal + len(piece)]
