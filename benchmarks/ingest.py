@@ -134,7 +134,7 @@ def growth(runs: list[dict[str, Any]], stages: tuple[str, ...]) -> dict[str, flo
     sizes = np.array([float(run["documents"]) for run in runs])
     seconds = np.array([total(run["first"], "cpu_seconds", stages) for run in runs])
     memory = np.array([max(1.0, total(run["first"], "peak_mib", stages) - run["base_mib"]) for run in runs])
-    return {"seconds_exponent": float(slope(sizes, seconds)), "memory_exponent": float(slope(sizes, memory))}
+    return {"cpu_seconds_exponent": float(slope(sizes, seconds)), "memory_exponent": float(slope(sizes, memory))}
 
 
 def ratio(run: dict[str, Any]) -> float:
@@ -156,13 +156,13 @@ def printed(run: dict[str, Any]) -> None:
 
 def report(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What the runs of one encoder say together; the growth, where there is more than one size."""
-    found: dict[str, Any] = {"changed_over_first": ratio(runs[-1])}
+    found: dict[str, Any] = {"updated_over_first": ratio(runs[-1])}
     if len(runs) > 1:
         last, whole = runs[-1], growth(runs, STAGES)
         scale = 100_000 / last["documents"]
         memory = max(1.0, total(last["first"], "peak_mib") - last["base_mib"]) * scale ** whole["memory_exponent"]
         found |= whole | {
-            "cpu_seconds_at_100k": total(last["first"], "cpu_seconds") * scale ** whole["seconds_exponent"],
+            "cpu_seconds_at_100k": total(last["first"], "cpu_seconds") * scale ** whole["cpu_seconds_exponent"],
             "gib_at_100k": (last["base_mib"] + memory) / 1024, "stages": {stage: growth(runs, (stage,)) for stage in STAGES},
         }  # fmt: skip
     return found
@@ -172,7 +172,7 @@ def with_encoder(run: dict[str, Any]) -> dict[str, float]:
     """Of a size with a real encoder: its passages a processor second, its share of the time, and what a change costs."""
     spent = run["first"]["vectors"]["cpu_seconds"]
     share = spent / total(run["first"], "cpu_seconds")
-    return {"passages_per_cpu_second": run["first"]["counts"]["encoded"] / spent, "share_of_time": share, "changed_over_first": ratio(run)}
+    return {"passages_per_cpu_second": run["first"]["counts"]["encoded"] / spent, "share_of_time": share, "updated_over_first": ratio(run)}
 
 
 def main() -> None:
