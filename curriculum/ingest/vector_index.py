@@ -1,6 +1,9 @@
 """The vector index of a corpus, brought up to date from an earlier one where that is less work than building it.
 
-FIGURES
+What pays was measured on one thread of a busy machine, so it is the ratios that count. 100,000 vectors of 384 numbers: a flat index is filled in
+0.8 s and written in 0.2 s, and reading the old one takes 0.3 s before anything is changed in it, so it is always built anew. Of codes, training
+takes 70 s, coding all 10 s and coding 1% of them 0.1 s. A graph of 12,000 vectors is built in 59 s; of 1% replaced it is brought up to date in
+1.5 s, of 10% in 6.2 s (recall@10 then 0.998, and 0.9997 of one built anew). ``benchmarks/index_update.py`` is the race.
 """
 
 from __future__ import annotations
