@@ -6,7 +6,6 @@ Each reads its own latest version, and makes again only what changed since: file
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,10 +70,13 @@ def own_corpus_vectors(lab: Lab, own_corpus_passages: DirectoryArtifact) -> Dire
 @lineage_asset(group="own_corpus", kinds={"lucene", "faiss"}, settings="vector_search")
 def own_corpus_index(lab: Lab, own_corpus_passages: DirectoryArtifact, own_corpus_vectors: DirectoryArtifact) -> IndexArtifact:
     """BM25 and vector search over the corpus, in the layout of ``search_index``: exact while a scan is short, then HNSW, then re-scored codes."""
+    from curriculum.cluster.indexing import codes_by
     from curriculum.ingest.index import build_index
 
-    previous = _earlier(lab, "own_corpus_index")
-    return build_index(own_corpus_passages, own_corpus_vectors, lab.settings, lab.out, previous=previous, progress=lab.progress)
+    return build_index(
+        own_corpus_passages, own_corpus_vectors, lab.settings, lab.out, previous=_earlier(lab, "own_corpus_index"), checkpoints=lab.checkpoints,
+        progress=lab.progress, codes=codes_by(lab.profile.compute, lab.progress),
+    )  # fmt: skip
 
 
 @lineage_asset(group="own_corpus", kinds={"mteb"}, settings=("retrieval", "corpus"), pool="gpu")
@@ -89,8 +91,7 @@ def own_corpus_report(
     corpus = Corpus(lab.dataset(source), own_corpus, own_corpus_passages, own_corpus_index)
     known = [lab.identity(model, "encoder"), lab.identity(source, "collection")]
     encoder = Encoder(lab.model(model), lab.settings, lab.device)
-    with tempfile.TemporaryDirectory() as work:
-        return corpus_report(corpus, encoder, lab.settings, Path(work), seed=lab.seed, identities=known, progress=lab.progress)
+    return corpus_report(corpus, encoder, lab.settings, lab.checkpoints, seed=lab.seed, identities=known, progress=lab.progress)
 
 
 ASSETS = (own_corpus, own_corpus_passages, own_corpus_vectors, own_corpus_index, own_corpus_report)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from shutil import copyfile, copytree
 from typing import Any
 
 import faiss
@@ -15,16 +16,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from curriculum.artifacts import DirectoryArtifact, IndexArtifact
+from curriculum.cells import Cells
 from curriculum.corpora.documents import text_digest
 from curriculum.corpora.readers import Beir, read_judgements
 from curriculum.errors import DataError
-from curriculum.ingest.known_items import LEAST_ITEMS, LEAST_WORDS, KnownItems, choose_items, judgements, overlap
+from curriculum.ingest.known_items import LEAST_ITEMS, LEAST_WORDS, Item, KnownItems, choose_items, judgements, overlap
 from curriculum.ingest.parts import read_batches
 from curriculum.ingest.soundness import hit_rate, soundness
 from curriculum.results import Identity, Metric, StudyResult
-from curriculum.retrieval.bm25 import add_passages, remove_passages
+from curriculum.retrieval.bm25 import Hits, add_passages, remove_passages
 from curriculum.retrieval.dense import Encoder
-from curriculum.retrieval.hybrid import HybridRetriever
+from curriculum.retrieval.hybrid import LEGS, HybridRetriever, leg_weights
 from curriculum.retrieval.passages import contents
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.retrieval.tracks import COLUMNS, beir_track
@@ -33,6 +35,7 @@ from curriculum.vector_search.kinds import vectors_of
 
 _SEEN_WITH_80_PERCENT = 1.96 + 0.84  # standard errors: found by a two-sided 5% test in four of five repetitions
 _LISTED = 200
+_TOGETHER = 100  # queries that are searched before their hits are kept
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,22 @@ def corpus_report(
     corpus: Corpus, encoder: Encoder, settings: RetrievalSettings, work: Path,
     *, seed: int, identities: list[Identity], progress: Callable[[str], None],
 ) -> StudyResult:  # fmt: skip
-    """Both legs and every fusion over the whole corpus. ``work`` takes a copy of the index, in which known items lack their sentence.
+    """Both legs and every fusion over the whole corpus.
+
+    ``work`` takes a copy of the index, in which known items lack their sentence, and what is finished: a killed run goes on from there.
 
     Raises:
         DataError: no judged test query, or too few documents that have a sentence of their own.
     """
-    known = None if corpus.documents.facts["beir"] else _known_items(corpus, 2 * settings.max_queries)
+    cells = Cells(work / "cells", progress)
+    known = None if corpus.documents.facts["beir"] else _known_items(corpus, 2 * settings.max_queries, cells)
     queries, qrels = judgements(known.items) if known else read_judgements(corpus.folder, _ids(corpus))
     tracks = _sampled(Beir(corpus.name, pd.DataFrame(), queries, qrels), settings.max_queries)
     root = corpus.index.path
     if known:
-        _take_out(corpus, known, encoder, work)
-        root = work
+        root = _taken_out(corpus, known, encoder, work)
         progress(f"{len(known.items)} known items taken out of a copy of the index")
-    retriever = HybridRetriever.under(settings, root / "bm25", root / "dense", encoder)
+    retriever = _Remembering(root, encoder, settings, cells, progress)
     judged = _judged(corpus, tracks)
     result = track_row(corpus.name, retriever, judged, tracks, settings, seed=seed, identities=identities, progress=progress)
     trust = _trust(result, corpus.name, known)
@@ -76,7 +81,7 @@ def corpus_report(
     more = [Metric(name=name, value=float(value), higher_is_better=name != "broken") for name, value in counts.items()]
     more += [Metric(name=row["measure"], value=row["value"], n=row["n"]) for row in trust]
     asked = tracks["query"].unique().tolist()
-    more += [hit_rate(result), *soundness(corpus.index.path, corpus.passages.path, corpus.name, encoder, asked, seed=seed)]
+    more += [hit_rate(result), *_soundness(corpus, encoder, asked, seed, cells)]
     return result.model_copy(
         update={
             "study": "own_corpus_report", "metrics": [*result.metrics, *more], "remarks": [_said(known, counts), *result.remarks],
@@ -85,13 +90,48 @@ def corpus_report(
     )  # fmt: skip
 
 
+class _Remembering(HybridRetriever):
+    """Keeps the hits of many queries as they are found. Those of :meth:`search`, whose time is taken, are found anew each time."""
+
+    def __init__(self, root: Path, encoder: Encoder, settings: RetrievalSettings, cells: Cells, progress: Callable[[str], None]) -> None:
+        super().__init__(
+            root / "bm25", root / "dense", encoder, fusion=settings.fusion, weights=leg_weights(settings.dense_weight), depth=settings.depth,
+            k1=settings.k1, b=settings.b,
+        )  # fmt: skip
+        self._cells, self._progress = cells, progress
+
+    def legs(self, queries: list[str], k: int, collection: str = "project") -> dict[str, Hits]:
+        """Each leg's own hits, by its name."""
+        found: dict[str, Hits] = {leg: [] for leg in LEGS}
+        for at in range(0, len(queries), _TOGETHER):
+            some = queries[at : at + _TOGETHER]
+            known = self._cells.get(f"hits of {len(some)} queries", [some, k, collection], partial(super().legs, some, k, collection))
+            for leg, hits in found.items():
+                hits += [[(pid, score) for pid, score in own] for own in known[leg]]
+            self._progress(f"{at + len(some)} of {len(queries)} queries searched")
+        return found
+
+    def search(self, queries: list[str], k: int, collection: str = "project") -> Hits:
+        """For each query the ``k`` best fused (passage_id, score), best first."""
+        return self.fused(super().legs(queries, max(k, self.depth), collection), k)
+
+
+def _soundness(corpus: Corpus, encoder: Encoder, asked: list[str], seed: int, cells: Cells) -> list[Metric]:
+    def compute() -> dict[str, Any]:
+        found = soundness(corpus.index.path, corpus.passages.path, corpus.name, encoder, asked, seed=seed)
+        return {"metrics": [metric.model_dump(mode="json") for metric in found]}
+
+    return [Metric.model_validate(metric) for metric in cells.get("soundness of the index", [asked, seed], compute)["metrics"]]
+
+
 def _ids(corpus: Corpus) -> set[str]:
     return {doc for batch in read_batches(corpus.documents.path, ["doc_id"]) for doc in batch["doc_id"]}
 
 
-def _known_items(corpus: Corpus, count: int) -> KnownItems:
+def _known_items(corpus: Corpus, count: int, cells: Cells) -> KnownItems:
     columns = ["passage_id", "collection", "doc_id", "title", "section", "text", "position"]
-    known = choose_items(lambda: read_batches(corpus.passages.path, columns), count)
+    found = cells.get("known items", count, lambda: asdict(choose_items(lambda: read_batches(corpus.passages.path, columns), count)))
+    known = KnownItems(**{**found, "items": [Item(**item) for item in found["items"]]})
     tests = (judgements(known.items)[1]["split"] == "test").sum()
     if len(known.items) < LEAST_ITEMS or not tests:
         raise DataError(
@@ -109,19 +149,23 @@ def _sampled(data: Beir, count: int) -> pd.DataFrame:
     return tracks.assign(order=order).sort_values("order").groupby("split").head(count)[COLUMNS]
 
 
-def _take_out(corpus: Corpus, known: KnownItems, encoder: Encoder, work: Path) -> None:
-    """Both indexes under ``work``, the passages of the known items replaced by what is left of them.
+def _taken_out(corpus: Corpus, known: KnownItems, encoder: Encoder, work: Path) -> Path:
+    """A folder under ``work`` with both indexes, the passages of the known items replaced by what is left of them.
 
     The vectors are then searched exactly, whatever the kind of the index: what an approximate one loses is ``vector_recall``.
     """
+    whole, unfinished = work / "taken out", work / "taken out.part"
+    if whole.exists():
+        return whole
+    shutil.rmtree(unfinished, ignore_errors=True)
     left = pd.DataFrame([item.passage for item in known.items])
-    bm25, dense = (work / leg / corpus.name for leg in ("bm25", "dense"))
-    copytree(corpus.index.path / "bm25" / corpus.name, bm25)
+    bm25, dense = (unfinished / leg / corpus.name for leg in ("bm25", "dense"))
+    shutil.copytree(corpus.index.path / "bm25" / corpus.name, bm25)
     remove_passages(bm25, left["passage_id"])
     add_passages(bm25, [left], append=True)
     dense.mkdir(parents=True)
     made = corpus.index.path / "dense" / corpus.name
-    copyfile(made / "ids.json", dense / "ids.json")
+    shutil.copyfile(made / "ids.json", dense / "ids.json")
     rows = {pid: row for row, pid in enumerate(json.loads((dense / "ids.json").read_text(encoding="utf-8")))}
     index = faiss.read_index(str(made / "index.faiss"))
     held = vectors_of(index)  # in place: there may be gigabytes
@@ -131,6 +175,7 @@ def _take_out(corpus: Corpus, known: KnownItems, encoder: Encoder, work: Path) -
         flat = faiss.IndexFlatIP(index.d)
         flat.add(held)
     faiss.write_index(flat, str(dense / "index.faiss"))
+    return unfinished.rename(whole)
 
 
 def _judged(corpus: Corpus, tracks: pd.DataFrame) -> pd.DataFrame:

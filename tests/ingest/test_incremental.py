@@ -15,7 +15,7 @@ import pytest
 
 from curriculum.artifacts import DirectoryArtifact, IndexArtifact
 from curriculum.errors import DataError, SourceError
-from curriculum.ingest import corpus, vectors
+from curriculum.ingest import corpus, index, vectors
 from curriculum.ingest.corpus import build_documents, build_passages
 from curriculum.ingest.index import build_index
 from curriculum.ingest.parts import read_batches
@@ -73,8 +73,7 @@ class Shelf:
         out, documents = self.work, self.documents()
         passages = build_passages(documents, WORDS, out / f"passages-{self.number}", **self._new("passages"))
         made = embed_corpus(passages, encoder, SETTINGS, out / f"vectors-{self.number}", identity="letters", **self._new("vectors"))
-        how = {name: value for name, value in self._new("index").items() if name != "checkpoints"}
-        index = build_index(passages, made, VectorSearchSettings(), out / f"index-{self.number}", **how)
+        index = build_index(passages, made, VectorSearchSettings(), out / f"index-{self.number}", **self._new("index"))
         self.latest |= {"passages": passages, "vectors": made, "index": index}
         return dict(self.latest)
 
@@ -248,6 +247,62 @@ def test_a_killed_encoding_goes_on_at_the_shard_where_it_was(shelf: Shelf, monke
     build_dense(made, shelf.work / "dense")
     (best,) = DenseIndex(shelf.work / "dense", "birds").search(real([table(passages)["text"].iloc[0]]), 1)
     assert best[0][0].startswith("birds/")
+
+
+def test_a_killed_index_goes_on_where_it_was(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "COMMIT", 4)
+    monkeypatch.setattr(index, "read_batches", lambda folder, columns=None: read_batches(folder, columns, 2))
+    given, removed, real = list[str](), list[str](), (index.add_passages, index.remove_passages)
+
+    def add(folder: Path, batches: Any, **how: Any) -> int:
+        rows = list(batches)
+        given.extend(pid for batch in rows for pid in batch["passage_id"])
+        return real[0](folder, rows, **how)
+
+    monkeypatch.setattr(index, "add_passages", add)
+    monkeypatch.setattr(index, "remove_passages", lambda folder, ids: (removed.extend(ids), real[1](folder, ids)))
+    monkeypatch.setattr(index, "code_version", lambda _: "same")
+
+    def killed_after(count: int, made: dict[str, Any], number: str) -> IndexArtifact:
+        """The index of ``made``, killed when so many passages are added, and then gone on with."""
+        how = shelf._new("index", checkpoints=number) | {"progress": lambda line: dead(line)}
+
+        def dead(line: str) -> None:
+            if f" {count} of " in line and "BM25" in line:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            build_index(made["passages"], made["vectors"], VectorSearchSettings(), shelf.work / f"killed-{number}", **how)
+        before, told = len(given), how | {"progress": shelf.said.append}
+        assert before == count
+        vectors_made = shelf.work / "kept" / number
+        file = next(vectors_made.rglob("index.faiss"))
+        stamp = file.stat().st_mtime_ns
+        found = build_index(made["passages"], made["vectors"], VectorSearchSettings(), shelf.work / f"whole-{number}", **told)
+        assert (found.path / "dense" / "birds" / "index.faiss").stat().st_mtime_ns == stamp  # the vectors were indexed before
+        return found
+
+    made = shelf.all(Letters())
+    everything = list(table(made["passages"])["passage_id"])
+    del shelf.latest["index"]
+    given.clear()
+    whole = killed_after(8, made, "first")
+    assert given == everything and removed == [] and contents_of(whole) == contents_of(made["index"])
+
+    shelf.latest["index"] = whole
+    for bird in ("owl", "wren", "swift", "heron", "curlew"):  # half of the passages, each with a sentence more
+        (shelf.folder / f"{bird}.md").write_text(story(bird) + f"\n\nThe {bird} was seen once more in May, by two of us, and then not again until the first frost.\n")
+    (shelf.folder / "cuckoo.md").unlink()
+    given.clear()
+    passages = build_passages(shelf.documents(), WORDS, shelf.work / "changed", **shelf._new("passages", checkpoints="changed"))
+    encoded = embed_corpus(passages, Letters(), SETTINGS, shelf.work / "encoded", identity="letters", **shelf._new("vectors", checkpoints="changed"))
+    changed = killed_after(4, {"passages": passages, "vectors": encoded}, "second")
+    assert len(given) == changed.facts["bm25"]["added"] == 5 and len(removed) == changed.facts["bm25"]["removed"] > 0
+    assert len(set(given)) == 5  # none was added twice
+    del shelf.latest["index"]
+    anew = build_index(passages, encoded, VectorSearchSettings(), shelf.work / "anew", **shelf._new("index", checkpoints="anew"))
+    for ours, theirs in zip(contents_of(changed)[0], contents_of(anew)[0], strict=True):
+        assert [pid for pid, _ in ours] == [pid for pid, _ in theirs] and np.allclose([s for _, s in ours], [s for _, s in theirs], atol=1e-5)
 
 
 def test_a_beir_folder_keeps_its_ids_and_its_documents_whole(tmp_path: Path) -> None:

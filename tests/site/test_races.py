@@ -24,7 +24,25 @@ def test_the_plan_on_paper_is_the_recorded_races_multiplied(tmp_path: Path) -> N
     small, large = (dict(plan.plan(size, per, VectorSearchSettings())) for size in (10**6, 10**9))
     days = float(small["encoding, 130 tokens a passage"].split()[0])
     assert abs(days - 10**6 * 130 / per["tokens_per_core_s"] / 86_400) < 0.01 * days
+    on_cluster = float(large["the same by a Ray cluster of 64 workers, a core each"].split()[0].replace(",", ""))
+    kept = json.loads((RESULTS / "cluster.json").read_text(encoding="utf-8"))["found"]["speed_over_one_process"]
+    assert abs(on_cluster - 1000 * days / (32 * kept)) < 0.02 * on_cluster
     assert "hnsw" in small.values() and "ivf_pq_rescored" in large.values()
+
+
+def test_the_plan_takes_the_largest_run_without_an_encoder_and_the_processors_seconds(tmp_path: Path) -> None:
+    for file in RESULTS.glob("*.json"):
+        (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"))
+
+    def run(documents: int, encoder: str, cpu: float) -> dict[str, object]:
+        stages = {stage: {"seconds": 9.0, "cpu_seconds": cpu} for stage in ("documents", "passages", "index")}
+        return {"documents": documents, "encoder": encoder, "first": {**stages, "disk_mib": {"bm25": 1.0}, "counts": {"passages": 60 * documents}}}
+
+    runs = [run(10, "words", 7.0), run(100, "words", 4.0), run(10, "packaged:minilm", 1.0)]
+    (tmp_path / "ingest.json").write_text(json.dumps({"command": "", "found": {"runs": runs}}))
+    per = plan.measured(tmp_path)
+    assert per["measured_passages"] == 6000 and per["index_s_per_passage"] == pytest.approx(4.0 * 90 / 60 / 6000)
+    assert per["parse_s_per_passage"] == pytest.approx(2 * per["index_s_per_passage"])
 
 
 def test_a_missed_aim_is_named_and_a_figure_that_was_not_measured_is_left_out(tmp_path: Path) -> None:
