@@ -148,6 +148,11 @@ def printed(stdout: str) -> str:
     return stdout[begins.start() :]
 
 
+def placeless(argument: str) -> str:
+    """An argument as it is recorded: of an absolute path, or a ``path:`` source of one, the name alone. The rest is this machine's."""
+    return re.sub(r"^(path:)?/.*/", r"\1", argument.rstrip("/"))
+
+
 def main() -> None:
     if sys.argv[1:]:
         name, *arguments = sys.argv[1:]
@@ -157,8 +162,7 @@ def main() -> None:
         if done.returncode:
             raise SystemExit(done.returncode)
         RESULTS.mkdir(parents=True, exist_ok=True)
-        shown = [re.sub(r"^(path:)?/.*/", r"\1", a) for a in arguments]  # where a folder lies on this machine is nobody's business
-        kept = {"command": shlex.join(["-m", f"benchmarks.{name}", *shown]), "found": json.loads(printed(done.stdout))}
+        kept = {"command": shlex.join(["-m", f"benchmarks.{name}", *map(placeless, arguments)]), "found": json.loads(printed(done.stdout))}
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
-from benchmarks.record import Figure
 from curriculum.errors import DataError, UserError
 from curriculum.rag.answerers import RULES
 from curriculum.serving.cases import SETS, Case, bipia, fitted, shipped
@@ -183,6 +182,3 @@ def test_intervals_have_a_width_where_every_case_agrees() -> None:
     assert same["difference"] == 0.0 and same["low"] == -same["high"] and 0.15 < same["high"] < 0.25
     half = paired(pd.Series([True] * 30 + [False] * 30), pd.Series([False] * 60))
     assert half["difference"] == 0.5 and half["low"] < 0.37 < 0.63 < half["high"]
-    shown = Figure("changed", "a.changed").row({"a": {"changed": share(pd.Series([True, False]))}})
-    assert shown == "| changed | 0.5 [0.0126, 0.987] of 2 |  |  |"
-    assert Figure("less", "x").row({"x": same}).startswith("| less | 0 [-0.1")
