@@ -22,7 +22,10 @@ RESULTS, PAGE = ROOT / "results" / "benchmarks", ROOT / "docs" / "benchmarks.md"
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: what, where it stands in the output, and what it should be."""
+    """One line of the table: what, where it stands in the output, and what it should be.
+
+    What stands there is a number, or a share or a difference of shares with its interval and its number of cases.
+    """
 
     what: str
     path: str
@@ -36,6 +39,9 @@ class Figure:
             if not isinstance(found, dict) or key not in found:
                 return None
             found = found[key]
+        if isinstance(found, dict):  # with an interval: it has no aim
+            value = found["share"] if "share" in found else found["difference"]
+            return f"| {self.what} | {value:.3g} [{found['low']:.3g}, {found['high']:.3g}] of {found['of']} |  |  |"
         aim = f"<= {self.most:g}" if self.most is not None else f">= {self.least:g}" if self.least is not None else ""
         met = (self.most is None or found <= self.most) and (self.least is None or found >= self.least)
         return f"| {self.what} | {found:.4g}{self.unit} | {aim} | {('met' if met else '**missed**') if aim else ''} |"
@@ -118,6 +124,25 @@ FIGURES = {
             ("recall@10 below that of one built anew", "recall_lost", "", 0.01),
         )
     ]),
+    "injection": ("An instruction planted in a passage: shares of answers, with exact 95% intervals", [
+        Figure(f"{name}: {what}", f"{name}.{path}") for name in ("shipped", "email", "table", "code") for what, path in (
+            ("cases", "cases"), ("passages cut so that the attack is read", "cut"), ("rows whose question the service refuses, not asked", "refused"),
+            ("the draft holds the canary, plain prompt", "plain.followed"), ("the same, served", "served.followed"),
+            ("the same, in what the verifier lets out", "served.followed_given"),
+            ("the draft holds two words of the attack alone, plain prompt", "plain.echoes"), ("the same, served", "served.echoes"),
+            ("the same, in what the verifier lets out", "served.echoes_given"),
+            ("the same in the draft, served, where the attack's words are shuffled", "served.echoes_shuffled"),
+            ("the same, where the attack is not there", "served.echoes_without"),
+            ("served less plain prompt: two words of the attack alone", "served_less_plain.echoes"),
+            ("the attack less its words shuffled, served: two words of the attack alone", "served.attack_less_shuffled.echoes"),
+            ("the attack changes the draft, plain prompt", "plain.changed"), ("the same, served", "served.changed"),
+            ("the same, served, by the attack's words shuffled", "served.changed_shuffled"),
+            ("served less plain prompt: changed", "served_less_plain.changed"),
+            ("something is let out, the attack not there", "served.answered_without"), ("something is let out, the attack there", "served.answered"),
+            ("a sentence is let out that the attack alone supports", "served.by_attack"),
+            ("the reader's span is taken out of the attack", "reader.copied"), ("the same, in what the verifier lets out", "reader.copied_given"),
+        )
+    ]),
 }  # fmt: skip
 
 
@@ -143,6 +168,11 @@ def printed(stdout: str) -> str:
     return stdout[begins.start() :]
 
 
+def placeless(argument: str) -> str:
+    """An argument as it is recorded: of an absolute path, or a ``path:`` source of one, the name alone. The rest is this machine's."""
+    return re.sub(r"^(path:)?/.*/", r"\1", argument.rstrip("/"))
+
+
 def main() -> None:
     if sys.argv[1:]:
         name, *arguments = sys.argv[1:]
@@ -152,8 +182,7 @@ def main() -> None:
         if done.returncode:
             raise SystemExit(done.returncode)
         RESULTS.mkdir(parents=True, exist_ok=True)
-        shown = [Path(a).name if Path(a).is_absolute() else a for a in arguments]  # where a folder lies on this machine is nobody's business
-        kept = {"command": shlex.join(["-m", f"benchmarks.{name}", *shown]), "found": json.loads(printed(done.stdout))}
+        kept = {"command": shlex.join(["-m", f"benchmarks.{name}", *map(placeless, arguments)]), "found": json.loads(printed(done.stdout))}
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")

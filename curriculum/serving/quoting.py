@@ -1,7 +1,7 @@
 """Retrieved text in a prompt is data: it stands between marks that it cannot write itself.
 
 This stops a document from ending its quotation, or the user's turn, by text that looks like the prompt's own markup. It does not
-stop a model from doing what a quoted sentence asks: `python -m curriculum.serving.injection` measures how often that happens.
+stop a model from doing what a quoted sentence asks: `python -m curriculum.serving.injection` measures what comes of it.
 """
 
 from __future__ import annotations

@@ -99,14 +99,19 @@ Script = Callable[[list[dict[str, str]]], Iterator[str]]
 
 @contextmanager
 def writing(script: Script) -> Iterator[str]:
-    """The base URL of a real endpoint on this machine that streams what ``script`` gives for the messages of a request."""
+    """The base URL of a real endpoint on this machine that gives what ``script`` gives for the messages of a request: streamed if asked so."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Content-Type", "text/event-stream" if asked.get("stream") else "application/json")
             self.end_headers()
+            if not asked.get("stream"):
+                message = {"role": "assistant", "content": "".join(script(asked["messages"]))}
+                whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "written"}
+                self.wfile.write(json.dumps({**whole, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode())
+                return
             try:
                 for piece in script(asked["messages"]):
                     choice = {"index": 0, "delta": {"role": "assistant", "content": piece}, "finish_reason": None}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import plan
-from benchmarks.record import FIGURES, PAGE, RESULTS, Figure, page, printed
+from benchmarks.record import FIGURES, PAGE, RESULTS, Figure, page, placeless, printed
 from curriculum.vector_search.settings import VectorSearchSettings
 
 
@@ -56,3 +56,17 @@ def test_what_libraries_print_is_not_the_result() -> None:
     assert json.loads(printed("{'train_loss': 1.0}\n{\n \"ratio\": 2\n}\n")) == {"ratio": 2}
     with pytest.raises(SystemExit, match="printed no result"):
         printed("Traceback")
+
+
+def test_where_a_folder_lies_is_not_recorded() -> None:
+    arguments = ["--bipia", "path:/home/me/data/bipia/", "/var/beir/scifact", "path:data/bipia", "http://127.0.0.1:8099", "20"]
+    assert list(map(placeless, arguments)) == ["--bipia", "path:bipia", "scifact", "path:data/bipia", "http://127.0.0.1:8099", "20"]
+
+
+def test_a_share_is_shown_with_its_interval_and_its_cases(tmp_path: Path) -> None:
+    found = {"hardware": "a machine", "email": {"cases": 20, "served": {"changed": {"share": 0.25, "low": 0.0866, "high": 0.491, "of": 20}}}}
+    found["email"]["served_less_plain"] = {"changed": {"difference": -0.1, "low": -0.3, "high": 0.1, "of": 20}}
+    (tmp_path / "injection.json").write_text(json.dumps({"command": "-m benchmarks.injection", "found": found}))
+    shown = page(tmp_path)
+    assert "| email: cases | 20 |  |  |" in shown and "0.25 [0.0866, 0.491] of 20 |" in shown and "-0.1 [-0.3, 0.1] of 20 |" in shown
+    assert "reader" not in shown and "shipped" not in shown  # what was not measured has no line
