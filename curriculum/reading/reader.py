@@ -37,9 +37,12 @@ class Span:
 
 
 def windows(tokenizer: Any, pairs: Sequence[Pair], *, max_length: int, stride: int) -> list[Window]:
-    """Windows of ``max_length`` tokens over each (question, context), overlapping by ``stride`` context tokens."""
+    """Windows of ``max_length`` tokens over each (question, context), overlapping by ``stride`` context tokens.
+
+    A question is read up to half of a window: the other half is left to the context.
+    """
     made = tokenizer(
-        [q.strip() for q, _ in pairs], [c for _, c in pairs], truncation="only_second", max_length=max_length,
+        [_cut(tokenizer, q.strip(), max_length // 2) for q, _ in pairs], [c for _, c in pairs], truncation="only_second", max_length=max_length,
         stride=min(stride, max_length // 4), return_overflowing_tokens=True, return_offsets_mapping=True,
     )
     found = []
@@ -49,6 +52,14 @@ def windows(tokenizer: Any, pairs: Sequence[Pair], *, max_length: int, stride: i
         types = [int(s == 1) for s in places]
         found.append(Window(example, made["input_ids"][row], types, offsets))
     return found
+
+
+def _cut(tokenizer: Any, question: str, limit: int) -> str:
+    """The question, or as much of its beginning as ``limit`` tokens hold."""
+    if len(question) <= limit:  # a token is a character at least
+        return question
+    ends = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return question if len(ends) <= limit else question[: ends[limit - 1][1]]
 
 
 def labelled(window: Window, start: int, end: int) -> Window:

@@ -108,6 +108,17 @@ def test_of_windows_without_the_answer_one_is_kept(bert: Path) -> None:
     assert len(made) == 2 and sorted(w.end > 0 for w in made) == [False, True]
 
 
+def test_a_question_longer_than_a_window_is_read_in_part(bert: Path) -> None:
+    tokenizer, context = tokenizer_of(bert), "the house is red ."
+    asked = "what is red ? " * 60
+    (window,) = windows(tokenizer, [(asked, context)], max_length=48, stride=8)
+    assert len(window.input_ids) <= 48 and sum(o is not None for o in window.offsets) == 5  # the whole context
+    question = [i for i, t in zip(window.input_ids, window.token_type_ids, strict=True) if t == 0][1:-2]
+    assert question == tokenizer(asked, add_special_tokens=False)["input_ids"][: len(question)] and len(question) in (22, 23, 24)
+    short = windows(tokenizer, [("what is red ?", context)], max_length=48, stride=8)
+    assert [w.input_ids for w in short] == tokenizer(["what is red ?"], [context])["input_ids"]
+
+
 def test_a_saved_reader_answers_as_before(bert: Path, tmp_path: Path) -> None:
     train(bert, tmp_path)
     pairs = [("what is the color of the house ?", c) for c in tiny_examples()["context"][:6]]
