@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from curriculum.retrieval.bm25 import Bm25Index, Hits
@@ -10,18 +10,31 @@ from curriculum.retrieval.dense import DenseIndex, Encoder
 from curriculum.retrieval.settings import Fusion, RetrievalSettings
 
 LEGS = ("bm25", "dense")
+FLOOR = ""  # the id of no passage
 
 
 def fuse(legs: list[dict[str, float]], fusion: Fusion, weights: list[float] | None = None) -> dict[str, float]:
     """Fused scores of one query's hits, {passage_id: score} a leg: reciprocal ranks ("rrf", k = 60; Cormack et al., 2009),
     scores between three deviations below and above their mean ("dbsf"), or between their least and greatest ("rsf").
 
-    ``weights`` [legs] say how much each leg counts; equal where not given.
+    ``weights`` [legs] say how much each leg counts; equal where not given. For "rsf" a leg that lists less than another has its
+    least score at 0 (:func:`floored`).
     """
     from mteb.models.hybrid_wrappers import fuse_dbsf, fuse_relative_score_fusion, fuse_rrf
 
     functions = {"rrf": fuse_rrf, "dbsf": fuse_dbsf, "rsf": fuse_relative_score_fusion}
-    return dict(functions[fusion](legs, weights or [1.0 / len(legs)] * len(legs)))
+    fused = functions[fusion](floored(legs) if fusion == "rsf" else legs, weights or [1.0 / len(legs)] * len(legs))
+    return {passage: score for passage, score in fused.items() if passage != FLOOR}
+
+
+def floored(legs: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """``legs`` of one query, those that list less than another with a hit ``FLOOR``, of score 0.
+
+    BM25 gives 0 to a passage that has no term of the query, and does not list it: the least score that it lists is not its least. Without
+    this the only passage with a rare word would stand in the middle of BM25's scale, and below whatever the dense leg likes best.
+    """
+    longest = max(map(len, legs), default=0)
+    return [{**leg, FLOOR: min(0.0, *leg.values())} if 0 < len(leg) < longest else dict(leg) for leg in legs]
 
 
 def leg_weights(dense: float) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytrec_eval
 
-from curriculum.retrieval.hybrid import LEGS, HybridRetriever, fuse, leg_weights
+from curriculum.retrieval.hybrid import FLOOR, LEGS, HybridRetriever, floored, fuse, leg_weights, ranked
 from curriculum.retrieval.mteb_task import KnownHits, Run, task_of
 from curriculum.retrieval.settings import Fusion, RetrievalSettings
 from curriculum.retrieval.tracks import qrels
@@ -88,13 +88,17 @@ def add_fusions(searched: Searched, passages: pd.DataFrame, depth: int, weight: 
     """Fuse the legs' hits by mteb's HybridSearch, once a system of ``FUSIONS``; ``weight`` is the tuned share of the dense leg."""
     from mteb.models.hybrid_wrappers import HybridSearch
 
-    legs = [KnownHits(leg, searched.runs[leg]) for leg in LEGS]
+    both = {q: floored([searched.runs[leg].get(q, {}) for leg in LEGS]) for q in searched.queries["query_id"]}
+    plain = [KnownHits(leg, searched.runs[leg]) for leg in LEGS]
+    with_floor = [KnownHits(leg, {q: own[place] for q, own in both.items()}) for place, leg in enumerate(LEGS)]
     task = task_of(searched.track, passages.head(1), searched.queries)
     task.load_data()
     asked = {"task_metadata": task.metadata, "hf_split": "test", "hf_subset": "default", "encode_kwargs": {}}
     for system, (fusion, tuned) in FUSIONS.items():
-        model = HybridSearch(legs, [1 - weight, weight] if tuned else None, sub_model_top_k=depth, fusion_strategy=fusion)
-        searched.runs[system] = model.search(task.dataset["default"]["test"]["queries"], top_k=depth, **asked)
+        legs, weights = with_floor if fusion == "rsf" else plain, leg_weights(weight) if tuned else None
+        model = HybridSearch(legs, weights, sub_model_top_k=depth + 1, fusion_strategy=fusion)
+        found = model.search(task.dataset["default"]["test"]["queries"], top_k=depth + 1, **asked)
+        searched.runs[system] = {q: dict(ranked({p: score for p, score in own.items() if p != FLOOR}, depth)) for q, own in found.items()}
 
 
 def choose_fusion(dev: list[Searched]) -> str:

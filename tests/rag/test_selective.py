@@ -41,7 +41,7 @@ def test_a_support_that_knows_meets_the_target_and_one_that_does_not_answers_not
     )
     assert known.value("risk") <= 0.2 < known.value("risk__always") and 0.3 < known.value("coverage") < 0.7
     assert known.value("coverage__always") == 0.9 and known.value("risk__verifier") <= known.value("risk__always")
-    assert {judge_value(bar, known).verdict for bar in CLAIMS.values()} == {Verdict.PASSED} and len(CLAIMS) == 2
+    assert {judge_value(bar, known).verdict for bar in CLAIMS.values()} == {Verdict.PASSED} and len(CLAIMS) == 3
     assert blind.value("threshold") == NEVER and blind.value("coverage") == 0 and math.isnan(blind.value("risk"))
     assert judge_value(CLAIMS["risk_over_target"], blind).verdict is not Verdict.PASSED
     assert "nothing may be answered" in blind.remarks[1] and "support_threshold" in known.remarks[1]

@@ -29,10 +29,21 @@ def test_rrf_is_the_sum_of_reciprocal_ranks(legs: list[dict[str, float]]) -> Non
 def test_score_fusions_do_not_depend_on_a_legs_scale(
     a: dict[str, float], b: dict[str, float], w: float, scale: float, shift: float
 ) -> None:
-    moved = {pid: scale * score + shift for pid, score in a.items()}
     for fusion in ("dbsf", "rsf"):
+        zero = fusion == "rsf" and len(a) < len(b)  # a leg that lists less has a floor, and its scores a zero
+        moved = {pid: scale * (abs(score) if zero else score) + (0 if zero else shift) for pid, score in a.items()}
+        a = {pid: abs(score) for pid, score in a.items()} if zero else a
         assert fuse([a, b], fusion, [w, 1 - w]) == pytest.approx(fuse([moved, b], fusion, [w, 1 - w]), abs=1e-6)
         assert all(-1e-9 <= score <= 1 + 1e-9 for score in fuse([a, b], fusion).values())
+
+
+def test_the_only_passage_with_a_rare_word_stands_first() -> None:
+    lexical, semantic = {"only": 7.0}, {"near": 0.9, "only": 0.2, "far": 0.1}
+    fused = fuse([lexical, semantic], "rsf", [0.6, 0.4])
+    assert [pid for pid, _ in ranked(fused, 3)] == ["only", "near", "far"] and fused["only"] == pytest.approx(0.6 + 0.4 * 0.125)
+    assert fuse([{}, semantic], "rsf", [0.6, 0.4]).keys() == semantic.keys()  # nothing is listed, and nothing is made of it
+    alike = fuse([{"near": 2.0, "only": 1.0, "far": 0.0}, semantic], "rsf", [0.6, 0.4])
+    assert alike["near"] == pytest.approx(1.0)  # legs of one length are as mteb has them
 
 
 def test_a_weight_of_one_is_the_leg_itself() -> None:
