@@ -99,9 +99,6 @@ FIGURES = {
         Figure("seconds held", "seconds", least=600), Figure("requests lost", "failed", most=0),
     ]),
     "ingest": ("Taking in a folder of documents", [
-        Figure("exponent of the time's growth with the documents", "seconds_exponent"),  # by the clock: of a record before the processor's
-        Figure("time for 100,000 documents without the encoder, by the fit", "seconds_at_100k", unit=" s"),
-        Figure("1% of the documents changed: time over taking in all", "changed_over_first"),
         Figure("exponent of the processor time's growth with the documents", "cpu_seconds_exponent"),
         Figure("exponent of the memory's, beyond what is resident before", "memory_exponent"),
         *(
