@@ -36,21 +36,19 @@ class Cells:
         kept = self._kept(name, settings)
         return self._keep(name, settings, compute()) if kept is None else kept
 
-    def get_all(self, wanted: Sequence[Cell], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(place in ``wanted``, result) of every cell: those kept from before, then the others as they end, ``workers`` at a time.
+    def get_all(self, wanted: Sequence[Cell], workers: int, say: Callable[[int, dict[str, Any]], str]) -> list[dict[str, Any]]:
+        """The result of every cell: those kept from before, and the others, ``workers`` at a time, each kept as it ends.
 
-        Small models gain little from a second thread and all from a second process; so with more than one worker each is a process of
-        one thread, and a result is the same as that of one thread here. What an error or a kill finds unfinished is computed anew.
+        ``say`` gives the line of progress of what ends, from its place in ``wanted`` and its result. Small models gain little from a second
+        thread and more from a second process; so with more than one worker each is a process of one thread, and a result is the same as
+        that of one thread here. What an error or a kill finds unfinished is computed anew.
         """
-        missing = []
-        for place, cell in enumerate(wanted):
-            kept = self._kept(cell.name, cell.settings)
-            if kept is None:
-                missing.append((place, cell))
-            else:
-                yield place, kept
-        for place, found in _computed(missing, min(workers, len(missing))):
-            yield place, self._keep(wanted[place].name, wanted[place].settings, found)
+        found = {place: kept for place, cell in enumerate(wanted) if (kept := self._kept(cell.name, cell.settings)) is not None}
+        missing = [(place, cell) for place, cell in enumerate(wanted) if place not in found]
+        for place, value in _computed(missing, min(workers, len(missing))):
+            found[place] = self._keep(wanted[place].name, wanted[place].settings, value)
+            self.progress(f"{len(found)}/{len(wanted)} {wanted[place].name}: {say(place, found[place])}")
+        return [found[place] for place in range(len(wanted))]
 
     def _path(self, name: str, settings: Any) -> Path:
         return self.folder / f"{digest_of([name, settings])[:20]}.json"
@@ -72,8 +70,11 @@ class Cells:
         return json.loads(text)["value"]
 
 
-def side_by_side(gib: float, device: str = "cpu") -> int:
-    """How many cells of ``gib`` GiB to compute at once: one a thread that torch may use, within half of the free memory; on a GPU one."""
+def side_by_side(gib: float = 0.8, device: str = "cpu") -> int:
+    """How many cells of ``gib`` GiB to compute at once: one a thread that torch may use, within half of the free memory; on a GPU one.
+
+    0.8 holds torch and a model of some million parameters.
+    """
     import psutil
     import torch
 

@@ -106,17 +106,18 @@ def adapter_sweep(
     cells, known = Cells(checkpoints, progress), [bench.digest(), [i.digest for i in identities]]
     base = cells.get("base", known, lambda: {"losses": bench.measure(bench.load())})["losses"]
     plan = [(d, row, at) for d in domains for row in rows for at in range(seed, seed + (settings.reference_seeds if row == reference else 1))]
-    workers, fits = side_by_side(2.0, device), {}
+    workers = side_by_side(2.0, device)
     steps = progress if workers == 1 else (lambda line: None)
     wanted = [
         Cell(f"{d} {row.name}, seed {at}", known, bench.fit, (d, row, at, checkpoints / f"training-{d}-{row.name}-{at}", steps))
         for d, row, at in plan
     ]
-    for place, fit in cells.get_all(wanted, workers):
-        domain, row, at = plan[place]
-        fits[domain, row.name, at] = fit
-        change = math.expm1(np.mean(fit["losses"][domain]) - np.mean(base[domain]))
-        progress(f"{wanted[place].name}: {change:+.1%} perplexity in {fit['seconds']:.0f} s")
+
+    def said(place: int, fit: dict[str, Any]) -> str:
+        domain = plan[place][0]
+        return f"{math.expm1(np.mean(fit['losses'][domain]) - np.mean(base[domain])):+.1%} perplexity in {fit['seconds']:.0f} s"
+
+    fits = {(d, row.name, at): fit for (d, row, at), fit in zip(plan, cells.get_all(wanted, workers, said), strict=True)}
     runs = Runs(base, fits, rows, reference, list(domains), seed)
     table = rows_table(runs, bench)
     return StudyResult(

@@ -31,7 +31,8 @@ from curriculum.storage import digest_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CHAINS = (("none",), ("dapt", "both"), ("tapt",), ("control",))  # the base is the same under every seed
+BASE = ("none",)
+CHAINS = (BASE, ("dapt", "both"), ("tapt",), ("control",))  # the base is the same under every seed
 REMARKS = [
     "The model is a causal one with LoRA in float32, not BERT with masks: the packaged BERT has no head that fills masks, and one trained from "
     "nothing in this budget would measure itself. The order of the arms and what each reads are the paper's; the sizes are far below its.",
@@ -82,7 +83,7 @@ def domain_adaptation_study(
     texts = material(domain, labelled, general, load_tokenizer(folder), settings)
     bench = Bench(folder, texts, settings, device, precision, checkpoints / "training", progress)
     seeds = list(range(seed, seed + settings.seeds))
-    found = _run(bench, _known(bench, identities), seeds)
+    found = _run(bench, Cells(checkpoints, progress), _known(bench, identities), seeds)
     results = Results(found, texts.labelled)
     return StudyResult(
         study="domain_adaptation_study", settings=settings.model_dump(mode="json"), identities=identities, seeds=seeds, remarks=REMARKS,
@@ -91,21 +92,23 @@ def domain_adaptation_study(
     )  # fmt: skip
 
 
-def _run(bench: Bench, known: list[Any], seeds: list[int]) -> dict[int, dict[str, Any]]:
+def _run(bench: Bench, cells: Cells, known: list[Any], seeds: list[int]) -> dict[int, dict[str, Any]]:
     """Every chain of arms under every seed: seed -> arm -> what was measured. The base is measured once and stands under all."""
-    chains = [(chain, at) for at in seeds for chain in CHAINS if chain != ("none",) or at == seeds[0]]
+    chains = [(chain, at) for at in seeds for chain in CHAINS if chain != BASE or at == seeds[0]]
     workers = side_by_side(3.0, bench.device)
     wanted = [
         Cell(f"{' then '.join(chain)}, seed {at}", known, run_chain, (_alone(bench, at, quiet=workers > 1), chain, at)) for chain, at in chains
     ]
     found: dict[int, dict[str, Any]] = {at: {} for at in seeds}
-    for place, runs in Cells(bench.checkpoints.parent, bench.progress).get_all(wanted, workers):
-        chain, at = chains[place]
-        for seed in seeds if chain == ("none",) else [at]:
+    for (chain, at), runs in zip(chains, cells.get_all(wanted, workers, _said), strict=True):
+        for seed in seeds if chain == BASE else [at]:
             found[seed] |= runs
-        for arm, run in runs.items():
-            bench.progress(f"{arm}, seed {at}: " + ", ".join(f"{text} {np.mean(run['losses'][text]):.3f}" for text in TEXTS) + " nats a token")
     return found
+
+
+def _said(_: int, runs: dict[str, Any]) -> str:
+    arms = (f"{arm} " + ", ".join(f"{text} {np.mean(run['losses'][text]):.3f}" for text in TEXTS) for arm, run in runs.items())
+    return f"{'; '.join(arms)} nats a token"
 
 
 def _alone(bench: Bench, seed: int, *, quiet: bool) -> Bench:

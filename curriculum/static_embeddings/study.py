@@ -62,11 +62,7 @@ def static_embeddings_study(
     seeds = [seed + number for number in range(settings.seeds)]
     wanted = [Cell(f"{t}, seed {n}", key, _cell, (t, task, settings, n)) for n in seeds for t in TRAININGS]
     wanted.append(Cell("control: shuffled text", key, _control, (task, settings, seed)))
-    made: dict[int, dict[str, Any]] = {}
-    for place, cell in cells.get_all(wanted, side_by_side(0.8)):
-        made[place] = cell
-        cells.progress(f"{len(made)}/{len(wanted)} {wanted[place].name}")
-    *trained, control = (made[place] for place in range(len(wanted)))
+    *trained, control = cells.get_all(wanted, side_by_side(), lambda *_: "trained and scored")
     for models in [*trained, {CONTROL: control}]:
         found.add(models)
     chance = {"stem": stem_chance(unseen, corpus, settings.neighbours), "meaning": settings.neighbours / len(corpus.words)}

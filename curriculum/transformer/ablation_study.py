@@ -99,13 +99,12 @@ def run_cells(
             own = digest_of(key)
             users.setdefault(own, []).append((row.label, seed))
             if own not in wanted:
-                wanted[own] = Cell(row.label, key, train_cell, (text, row, settings, seed, checkpoints / f"training-{own[:20]}"))
-    names, found = list(wanted), {}
-    for done, (place, cell) in enumerate(Cells(checkpoints, progress).get_all(list(wanted.values()), side_by_side(0.8)), 1):
-        found |= dict.fromkeys(users[names[place]], cell)
-        label, seed = users[names[place]][0]
-        progress(f"{done}/{len(names)} {label}, seed {seed}: {np.mean(cell['nats']):.3f} nats a token in {cell['seconds']:.0f} s")
-    return found
+                given = (text, row, settings, seed, checkpoints / f"training-{own[:20]}")
+                wanted[own] = Cell(f"{row.label}, seed {seed}", key, train_cell, given)
+    cells = Cells(checkpoints, progress).get_all(
+        list(wanted.values()), side_by_side(), lambda _, cell: f"{np.mean(cell['nats']):.3f} nats a token in {cell['seconds']:.0f} s"
+    )
+    return {user: cell for own, cell in zip(wanted, cells, strict=True) for user in users[own]}
 
 
 def change_of(new: np.ndarray, old: np.ndarray) -> dict[str, float]:

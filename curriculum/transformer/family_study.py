@@ -141,11 +141,10 @@ def family_study(
         Cell(f"{name}, seed {run}", kept, train_cell, (name, packed, settings, run, checkpoints / f"training-{name}-{run}"))
         for name, run in runs
     ]
-    trained: dict[int, dict[str, Any]] = {}
-    for place, cell in Cells(checkpoints, progress).get_all(wanted, side_by_side(0.8)):
-        trained[place] = cell
-        progress(f"{len(trained)}/{len(runs)} {wanted[place].name}: {np.mean(cell['nats']) / math.log(2):.3f} bits a target")
-    found = {run: trained[place] for place, run in enumerate(runs)}
+    cells = Cells(checkpoints, progress).get_all(
+        wanted, side_by_side(), lambda _, cell: f"{np.mean(cell['nats']) / math.log(2):.3f} bits a target"
+    )
+    found = dict(zip(runs, cells, strict=True))
     progress("the n-grams on the same targets")
     return _result(found, baseline_nats(packed, settings, packed.train.shape[1] - 1), packed, settings)
 

@@ -136,12 +136,11 @@ def vocabulary_study(
         Cell(f"vocabulary {size}, seed {run}", kept, train_cell, (packs[size], settings, run, checkpoints / f"training-{size}-{run}"))
         for size, run in runs
     ]
-    rows: dict[tuple[int, int], dict[str, Any]] = {}
-    for place, found in Cells(checkpoints, progress).get_all(wanted, side_by_side(0.8)):
-        size, run = runs[place]
-        rows[size, run] = {"vocabulary": packs[size].vocab_size, "seed": run, **found}
-        progress(f"{len(rows)}/{len(runs)} {wanted[place].name}: {found['bits_per_byte']:.3f} bits a byte in {found['seconds']:.0f} s")
-    return _result(pd.DataFrame([rows[run] for run in runs]), settings)
+    cells = Cells(checkpoints, progress).get_all(
+        wanted, side_by_side(), lambda _, found: f"{found['bits_per_byte']:.3f} bits a byte in {found['seconds']:.0f} s"
+    )
+    rows = [{"vocabulary": packs[size].vocab_size, "seed": run, **found} for (size, run), found in zip(runs, cells, strict=True)]
+    return _result(pd.DataFrame(rows), settings)
 
 
 def bounded(texts: list[str], limit: int) -> list[str]:

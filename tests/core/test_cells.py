@@ -42,28 +42,33 @@ def _squares(number: int, folder: Path) -> dict[str, int]:
     return {"square": number * number, "process": os.getpid(), "threads": torch.get_num_threads()}
 
 
+def _said(_: int, found: dict[str, int]) -> str:
+    return f"it is {found['square']}"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_cells_side_by_side_are_the_cells_one_after_another(tmp_path: Path, workers: int) -> None:
     said: list[str] = []
     wanted = [Cell(f"square of {n}", n, _squares, (n, tmp_path)) for n in range(6)]
-    found = dict(Cells(tmp_path, said.append).get_all(wanted, workers))
-    assert [found[place]["square"] for place in range(6)] == [0, 1, 4, 9, 16, 25] and said == []
-    processes = {cell["process"] for cell in found.values()}
-    assert processes == {os.getpid()} if workers == 1 else os.getpid() not in processes and all(cell["threads"] == 1 for cell in found.values())
-    again = dict(Cells(tmp_path, said.append).get_all([*wanted, Cell("square of 7", 7, _squares, (7, tmp_path))], workers))
-    assert {place: again[place] for place in range(6)} == found and again[6]["square"] == 49
-    assert said == [f"square of {n}: kept from before" for n in range(6)]
+    found = Cells(tmp_path, said.append).get_all(wanted, workers, _said)
+    assert [cell["square"] for cell in found] == [0, 1, 4, 9, 16, 25]
+    assert sorted(line.split(" ", 1)[1] for line in said) == [f"square of {n}: it is {n * n}" for n in range(6)]
+    assert [line.split(" ")[0] for line in said] == [f"{n}/6" for n in range(1, 7)]
+    processes = {cell["process"] for cell in found}
+    assert processes == {os.getpid()} if workers == 1 else os.getpid() not in processes and all(cell["threads"] == 1 for cell in found)
+    said.clear()
+    more = Cells(tmp_path, said.append).get_all([*wanted, Cell("square of 7", 7, _squares, (7, tmp_path))], workers, _said)
+    assert more[:6] == found and more[6]["square"] == 49
+    assert said == [*(f"square of {n}: kept from before" for n in range(6)), "7/7 square of 7: it is 49"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_in_one_of_several_is_the_studys_and_loses_none_that_ended(tmp_path: Path, workers: int) -> None:
     (tmp_path / "broken").touch()
-    wanted, done = [Cell(f"square of {n}", n, _squares, (n, tmp_path)) for n in range(6)], []
+    wanted, done, said = [Cell(f"square of {n}", n, _squares, (n, tmp_path)) for n in range(6)], list[str](), list[str]()
     with pytest.raises(ValueError, match="three is not to be had"):
-        for place, _ in Cells(tmp_path).get_all(wanted, workers):
-            done.append(place)
-    assert done and 3 not in done
+        Cells(tmp_path, done.append).get_all(wanted, workers, _said)
+    assert done and not any("square of 3" in line for line in done)
     (tmp_path / "broken").unlink()
-    said: list[str] = []
-    found = dict(Cells(tmp_path, said.append).get_all(wanted, workers))
-    assert found[3]["square"] == 9 and len(said) == len(done)
+    found = Cells(tmp_path, said.append).get_all(wanted, workers, _said)
+    assert [cell["square"] for cell in found] == [0, 1, 4, 9, 16, 25] and sum(line.endswith("kept from before") for line in said) == len(done)

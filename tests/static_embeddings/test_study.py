@@ -61,7 +61,7 @@ def test_a_second_run_trains_nothing_and_a_change_of_the_text_everything(study: 
     result, folder = study
     said: list[str] = []
     again = static_embeddings_study(texts(), pairs(), analogies(), SETTINGS, seed=0, cells=Cells(folder, said.append))
-    assert sum(line.endswith("kept from before") for line in said) == 12  # all there are
+    assert said and all(line.endswith("kept from before") for line in said)
     assert again.metrics == result.metrics
 
     class Trained(Exception):
@@ -70,7 +70,7 @@ def test_a_second_run_trains_nothing_and_a_change_of_the_text_everything(study: 
     def stop(line: str) -> None:
         raise Trained(line)
 
-    with pytest.raises(Trained, match="1/11 skipgram, seed 0"):
+    with pytest.raises(Trained, match="1/11 skipgram, seed 0: trained and scored"):
         static_embeddings_study(texts(seed=1), pairs(), analogies(), SETTINGS, seed=0, cells=Cells(folder, stop))
 
 

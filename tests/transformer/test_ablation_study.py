@@ -133,8 +133,8 @@ def test_a_killed_study_goes_on_with_the_next_cell(
         run_cells(text, rows, TINY, [0], tmp_path, lines.append)
     monkeypatch.setattr(subject, "train_cell", real)
     resumed = run_cells(text, rows, TINY, [0], tmp_path, lines.append)
-    assert [line.split(":")[0] for line in lines if line.endswith("kept from before")] == ["rms_pre", "layer_pre"]
-    assert [line.split(" ")[0] for line in lines[2:] if " nats a token " in line] == [f"{n}/5" for n in (1, 2, 3, 4, 5)]
+    assert [line.split(":")[0] for line in lines if line.endswith("kept from before")] == ["rms_pre, seed 0", "layer_pre, seed 0"]
+    assert [line.split(" ")[0] for line in lines if " nats a token " in line] == [f"{n}/5" for n in (1, 2, 3, 4, 5)]
     for found in rows:
         assert resumed[found.label, 0]["nats"] == list(result.per_example[f"nats__{found.label}"][:40]), "as in an uninterrupted run"
     assert not list(tmp_path.glob("training*"))
