@@ -13,8 +13,9 @@ from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # no test is timed: its machine may have other work
 settings.load_profile("untimed")
-# before torch is imported: two workers of two threads each on two cores wait for one another, for minutes
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# before torch is imported, and whatever the shell says: two workers of two threads each on two cores wait for one another, for minutes; and
+# what a test breaks on purpose is broken in its own process, where with one thread the cells of a study are computed
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", RAGAS_DO_NOT_TRACK="true", TOKENIZERS_PARALLELISM="false")
 
 

@@ -43,6 +43,12 @@ def test_ranks_and_places_are_varied_one_at_a_time() -> None:
         SweepSettings(ranks=(2, 4))
 
 
+def test_two_processes_find_what_one_does(folder, tmp_path, monkeypatch) -> None:
+    alone = sweep(folder, tmp_path / "alone")
+    monkeypatch.setattr(sweep_module, "side_by_side", lambda gib, device: 2)
+    assert sweep(folder, tmp_path / "together").per_example.equals(alone.per_example)
+
+
 def test_a_killed_sweep_goes_on_with_the_next_fit_and_every_row_learns(folder, tmp_path, monkeypatch) -> None:
     real, calls = sweep_module.train, []
 

@@ -50,6 +50,15 @@ def bench(folder: Path, checkpoints: Path, **changes) -> Bench:
     return Bench(folder, texts, settings, "cpu", "float32", checkpoints, lambda line: None)
 
 
+def test_two_processes_find_what_one_does(folder, tmp_path, monkeypatch) -> None:
+    alone = study(folder, tmp_path / "alone")
+    monkeypatch.setattr(study_module, "side_by_side", lambda gib, device: 2)
+    together = study(folder, tmp_path / "together")
+    assert together.per_example.equals(alone.per_example) and together.tables["arms"].drop(columns="seconds").equals(
+        alone.tables["arms"].drop(columns="seconds")
+    )
+
+
 def test_a_killed_study_goes_on_and_each_arm_learns_what_it_reads(folder, tmp_path, monkeypatch) -> None:
     real, calls = study_module.run_chain, []
 

@@ -73,6 +73,13 @@ def test_bits_per_byte_are_the_loss_over_the_bytes(result: StudyResult) -> None:
     assert result.plots["bits_per_byte"].startswith(b"\x89PNG") and len(result.plots["bits_per_byte"]) < 50_000
 
 
+def test_two_processes_find_what_one_does(
+    corpus: DirectoryArtifact, result: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "side_by_side", lambda: 2)
+    assert run(corpus, tmp_path).per_example.equals(result.per_example)
+
+
 def test_a_killed_study_goes_on_with_the_next_cell(corpus: DirectoryArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, trained = subject.train_cell, []
 
