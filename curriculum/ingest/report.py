@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -26,7 +26,7 @@ from curriculum.ingest.soundness import hit_rate, soundness
 from curriculum.results import Identity, Metric, StudyResult
 from curriculum.retrieval.bm25 import Hits, add_passages, remove_passages
 from curriculum.retrieval.dense import Encoder
-from curriculum.retrieval.hybrid import LEGS, HybridRetriever, leg_weights
+from curriculum.retrieval.hybrid import LEGS, HybridRetriever
 from curriculum.retrieval.passages import contents
 from curriculum.retrieval.settings import RetrievalSettings
 from curriculum.retrieval.tracks import COLUMNS, beir_track
@@ -72,7 +72,7 @@ def corpus_report(
     if known:
         root = _taken_out(corpus, known, encoder, work)
         progress(f"{len(known.items)} known items taken out of a copy of the index")
-    retriever = _Remembering(root, encoder, settings, cells, progress)
+    retriever = _Remembering.under(settings, root / "bm25", root / "dense", encoder).keeping(cells, progress)
     judged = _judged(corpus, tracks)
     result = track_row(corpus.name, retriever, judged, tracks, settings, seed=seed, identities=identities, progress=progress)
     trust = _trust(result, corpus.name, known)
@@ -93,12 +93,13 @@ def corpus_report(
 class _Remembering(HybridRetriever):
     """Keeps the hits of many queries as they are found. Those of :meth:`search`, whose time is taken, are found anew each time."""
 
-    def __init__(self, root: Path, encoder: Encoder, settings: RetrievalSettings, cells: Cells, progress: Callable[[str], None]) -> None:
-        super().__init__(
-            root / "bm25", root / "dense", encoder, fusion=settings.fusion, weights=leg_weights(settings.dense_weight), depth=settings.depth,
-            k1=settings.k1, b=settings.b,
-        )  # fmt: skip
+    _cells: Cells
+    _progress: Callable[[str], None]
+
+    def keeping(self, cells: Cells, progress: Callable[[str], None]) -> Self:
+        """This retriever, which keeps hits in ``cells``."""
         self._cells, self._progress = cells, progress
+        return self
 
     def legs(self, queries: list[str], k: int, collection: str = "project") -> dict[str, Hits]:
         """Each leg's own hits, by its name."""

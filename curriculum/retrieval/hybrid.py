@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from curriculum.retrieval.bm25 import Bm25Index, Hits
 from curriculum.retrieval.dense import DenseIndex, Encoder
@@ -70,7 +71,7 @@ class HybridRetriever:
         self._open: dict[str, tuple[Bm25Index, DenseIndex]] = {}
 
     @classmethod
-    def under(cls, settings: RetrievalSettings, bm25: Path, dense: Path, encoder: Encoder) -> HybridRetriever:
+    def under(cls, settings: RetrievalSettings, bm25: Path, dense: Path, encoder: Encoder) -> Self:
         """Both legs and their fusion as ``settings`` have them."""
         weights = leg_weights(settings.dense_weight)
         return cls(bm25, dense, encoder, fusion=settings.fusion, weights=weights, depth=settings.depth, k1=settings.k1, b=settings.b)

@@ -59,11 +59,7 @@ def dense_weight(dev: list[Searched]) -> float:
     """The dense leg's share in relative score fusion with the best mean dev nDCG@10 over the tracks; a half without any."""
     if not dev:
         return 0.5
-
-    def mean(weight: float) -> float:
-        return mean_ndcg(dev, "rsf", weight)
-
-    return max(_WEIGHTS, key=mean)
+    return max(_WEIGHTS, key=lambda weight: mean_ndcg(dev, "rsf", weight))
 
 
 def mean_ndcg(searched: list[Searched], fusion: Fusion, weight: float) -> float:

@@ -15,7 +15,7 @@ from curriculum.errors import DataError
 from curriculum.evaluation.statistics import bootstrap_mean
 from curriculum.results import Identity, Metric, StudyResult
 from curriculum.retrieval.dense import DenseIndex, Encoder, build_dense, embed_passages
-from curriculum.retrieval.hybrid import LEGS, HybridRetriever, fuse, ranked
+from curriculum.retrieval.hybrid import LEGS, HybridRetriever, fuse, leg_weights, ranked
 from curriculum.retrieval.measure import FUSIONS, MEASURES, Searched, dense_weight, per_query, search_legs
 from curriculum.retrieval.mteb_task import Run
 from curriculum.retrieval.report import hybrid_report
@@ -82,7 +82,7 @@ def fusion_row(
 
 
 def _fused(searched: Searched, system: str, depth: int, weight: float | None) -> Run:
-    weights = None if weight is None else [1 - weight, weight]
+    weights = None if weight is None else leg_weights(weight)
     legs = [searched.runs[leg] for leg in LEGS]
     return {q: dict(ranked(fuse([leg.get(q, {}) for leg in legs], FUSIONS[system][0], weights), depth)) for q in searched.queries["query_id"]}
 

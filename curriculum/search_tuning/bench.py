@@ -15,7 +15,7 @@ from curriculum.crossencoder.model import Pair
 from curriculum.disk import write_atomically
 from curriculum.reranking.reranker import blend
 from curriculum.reranking.scoring import Ranking, judgements, ndcg_at_10
-from curriculum.retrieval.hybrid import fuse, ranked
+from curriculum.retrieval.hybrid import fuse, leg_weights, ranked
 from curriculum.search_tuning.chunkings import Chunking
 from curriculum.search_tuning.settings import SearchSetting
 
@@ -90,7 +90,7 @@ class Bench:
     def search(self, setting: SearchSetting, asked: Asked) -> list[Ranking]:
         """For each question its passages, best first: fused, the first ``rerank_depth`` of them in the reranker's order."""
         chunking = self.chunkings[setting.passage_words]
-        weights = [1 - setting.dense_weight, setting.dense_weight]
+        weights = leg_weights(setting.dense_weight)
         legs = zip(*chunking.hits(asked.queries, asked.vectors, setting), strict=True)
         fused = [ranked(fuse([dict(hits) for hits in pair], setting.fusion, weights), 2 * setting.depth) for pair in legs]
         if not setting.rerank_depth:

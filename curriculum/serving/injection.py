@@ -227,7 +227,7 @@ def main() -> None:
     answerers = answerers_of(bundle, profile, store)
     figures, tables = {}, []
     for name, (cases, refused) in sets.items():
-        able = {who: by for who, by in answerers.items() if who != "reader" or name != "code"}  # a program is longer than a reader's window
+        able = {who: by for who, by in answerers.items() if who != "reader" or name != "code"}  # of a program it would read half a window
         figures[name], rows = measured(cases, bundle, able, profile)
         figures[name]["refused"] = refused
         print(f"answered {len(cases)} cases of {name}", file=sys.stderr)
